@@ -1,0 +1,1 @@
+//! The configuration toolkit: values with places, problems, loading. It knows no policy.

@@ -1,0 +1,1 @@
+//! Random bytes, hashes and secrets.

@@ -1,0 +1,1 @@
+//! The one request context: facts only, never the route or the snapshot.

@@ -1,0 +1,1 @@
+//! Who is asking: claims, key sets, bearer tokens.

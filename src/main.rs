@@ -1,0 +1,3 @@
+//! The thin binary: allocator, command line, exit code.
+
+fn main() {}

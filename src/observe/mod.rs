@@ -1,0 +1,1 @@
+//! What the operator sees: access lines, metrics, the program's own log.

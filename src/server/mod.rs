@@ -1,0 +1,1 @@
+//! Listeners, TLS, connections, workers, reload and drain.

@@ -1,0 +1,1 @@
+//! What survives a reload: limiters, key sets, verified tokens.

@@ -1,0 +1,1 @@
+//! The way to the backend: endpoints, connections, breakers, sending.

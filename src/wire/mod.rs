@@ -1,0 +1,1 @@
+//! HTTP words: bodies, paths, hosts, forwarding headers, refusals. No policy, no configuration.
