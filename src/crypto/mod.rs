@@ -1,1 +1,3 @@
 //! Random bytes, hashes and secrets.
+
+pub mod secret;
