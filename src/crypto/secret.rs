@@ -51,7 +51,10 @@ mod tests {
 
     #[test]
     fn debug_shows_neither_content_nor_length() {
-        assert_eq!(format!("{:?}", Secret::new(b"hunter2".to_vec())), "Secret(…)");
+        assert_eq!(
+            format!("{:?}", Secret::new(b"hunter2".to_vec())),
+            "Secret(…)"
+        );
     }
 
     #[test]

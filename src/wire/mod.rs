@@ -1,1 +1,4 @@
 //! HTTP words: bodies, paths, hosts, forwarding headers, refusals. No policy, no configuration.
+
+pub mod body;
+pub mod halt;

@@ -1,0 +1,213 @@
+//! The client's body on its way to the backend: counted, bounded, timed, never truncated in silence.
+//!
+//! [`ClientBody`] passes frames through without copying. It ends with an error, which makes the sender abort the
+//! upstream request, when the body grows over its limit, stalls, or is broken. Trailers are dropped: a name in
+//! a trailer was never judged (RFC 9110 §6.5.1). It does not buffer.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::halt::Reason;
+
+/// Bounds on one request body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyBounds {
+    /// Largest body in bytes.
+    pub bytes: u64,
+    /// Longest pause between two pieces.
+    pub idle: Duration,
+    /// Slowest average rate in bytes a second, judged after [`BodyBounds::grace`].
+    pub rate: u64,
+    /// Time before the rate is judged.
+    pub grace: Duration,
+}
+
+/// What became of a client body, shared between the body on its way out and the request's record.
+#[derive(Debug, Default)]
+pub struct BodyProgress {
+    bytes: AtomicU64,
+    outcome: AtomicU8,
+}
+
+// 0 is a body still under way.
+const COMPLETE: u8 = 1;
+const TOO_LARGE: u8 = 2;
+const TOO_SLOW: u8 = 3;
+const BROKEN: u8 = 4;
+
+impl BodyProgress {
+    /// Bytes passed on so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// True once the whole body went by.
+    pub fn is_complete(&self) -> bool {
+        self.outcome.load(Ordering::Acquire) == COMPLETE
+    }
+
+    /// Why the body was cut, if it was: the client's fault, never the backend's.
+    pub fn fault(&self) -> Option<Reason> {
+        match self.outcome.load(Ordering::Acquire) {
+            TOO_LARGE => Some(Reason::BodyTooLarge),
+            TOO_SLOW => Some(Reason::BodyTimeout),
+            BROKEN => Some(Reason::BodyBroken),
+            _ => None,
+        }
+    }
+
+    fn end(&self, outcome: u8) {
+        self.outcome.store(outcome, Ordering::Release);
+    }
+}
+
+/// The body was cut; the reason stands in [`BodyProgress::fault`].
+#[derive(Debug, thiserror::Error)]
+#[error("request body cut: {}", .0.code())]
+pub struct BodyCut(pub Reason);
+
+/// A request body on its way to the backend.
+#[derive(Debug)]
+pub enum ClientBody {
+    /// The request has no body.
+    Empty,
+    /// The client's body, passed on piece by piece.
+    Stream(Box<Metered>),
+}
+
+/// A client body with its bounds.
+#[derive(Debug)]
+pub struct Metered {
+    incoming: Incoming,
+    bounds: BodyBounds,
+    progress: Arc<BodyProgress>,
+    started: Instant,
+    timer: Pin<Box<Sleep>>,
+    waiting: Waiting,
+}
+
+#[derive(Debug, PartialEq)]
+enum Waiting {
+    No,
+    Yes,
+}
+
+impl ClientBody {
+    /// Wraps what the client sends. An empty body costs nothing.
+    pub fn new(incoming: Incoming, bounds: BodyBounds) -> (Self, Option<Arc<BodyProgress>>) {
+        if incoming.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let progress = Arc::new(BodyProgress::default());
+        let now = Instant::now();
+        let metered = Metered {
+            incoming,
+            bounds,
+            progress: Arc::clone(&progress),
+            started: now,
+            timer: Box::pin(tokio::time::sleep_until(now + bounds.idle)),
+            waiting: Waiting::No,
+        };
+        (Self::Stream(Box::new(metered)), Some(progress))
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyCut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(metered) => metered.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(metered) => metered.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(metered) => metered.incoming.size_hint(),
+        }
+    }
+}
+
+impl Metered {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        loop {
+            let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                return self.stalled(cx);
+            };
+            self.waiting = Waiting::No;
+            match next {
+                None => {
+                    self.progress.end(COMPLETE);
+                    return Poll::Ready(None);
+                }
+                Some(Err(_)) => return self.cut(BROKEN, Reason::BodyBroken),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
+                    return self.pass(data);
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let total = self.progress.bytes().saturating_add(length);
+        if total > self.bounds.bytes {
+            return self.cut(TOO_LARGE, Reason::BodyTooLarge);
+        }
+        self.progress.bytes.store(total, Ordering::Relaxed);
+        if self.incoming.is_end_stream() {
+            self.progress.end(COMPLETE);
+        } else if self.too_slow(total) {
+            return self.cut(TOO_SLOW, Reason::BodyTimeout);
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    /// Nothing came: the idle clock runs from the first time we had to wait.
+    fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        if self.waiting == Waiting::No {
+            self.waiting = Waiting::Yes;
+            self.timer.as_mut().reset(Instant::now() + self.bounds.idle);
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        self.cut(TOO_SLOW, Reason::BodyTimeout)
+    }
+
+    fn too_slow(&self, total: u64) -> bool {
+        let elapsed = self.started.elapsed();
+        elapsed > self.bounds.grace && total < self.bounds.rate.saturating_mul(elapsed.as_secs())
+    }
+
+    fn cut(&mut self, outcome: u8, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        self.progress.end(outcome);
+        Poll::Ready(Some(Err(BodyCut(reason))))
+    }
+}
