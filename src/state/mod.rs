@@ -1,1 +1,3 @@
 //! What survives a reload: limiters, key sets, verified tokens.
+
+pub mod limiter;
