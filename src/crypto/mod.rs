@@ -1,3 +1,5 @@
 //! Random bytes, hashes and secrets.
 
+pub mod digest;
+pub mod rng;
 pub mod secret;
