@@ -1,0 +1,440 @@
+//! Bearer tokens: from the `Authorization` header to a verified principal (RFC 6750, RFC 7519, RFC 8725, RFC 9068).
+//!
+//! A token is first looked for among the verified ones by the hash of the whole of it; only a new token is taken apart. Its
+//! unverified `iss` picks the one issuer that may have signed it, never "try them all". Sender-constrained tokens (`cnf`)
+//! are refused here: sent as plain bearer they would lose their protection. What a route demands of the principal is policy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::claims::{self, BadClaim, Claims};
+use super::issuer::{Issuer, IssuerRules, MAX_TOKEN_BYTES, TokenType};
+use super::jwks::NoKey;
+use super::jws::{self, FormError, Header, Unverified};
+use crate::crypto::digest::{Sha256, sha256};
+use crate::exchange::principal::{IdentityHeaders, Principal};
+use crate::state::keys::Refresh;
+
+/// Why the credentials of a request cannot be read without guessing: 400 `invalid_request` (RFC 6750 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CredentialError {
+    /// More than one `Authorization` header.
+    #[error("more than one Authorization header")]
+    Repeated,
+    /// A token in the header and another in the query.
+    #[error("a token in the header and in the query")]
+    TwoPlaces,
+    /// Not one `b64token` after `Bearer` (RFC 6750 §2.1).
+    #[error("not one well-formed bearer token")]
+    Malformed,
+    /// Longer than [`MAX_TOKEN_BYTES`].
+    #[error("a token that is too long")]
+    TooLong,
+}
+
+impl CredentialError {
+    /// The stable code for logs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Repeated => "credential-repeated",
+            Self::TwoPlaces => "credential-in-two-places",
+            Self::Malformed => "credential-malformed",
+            Self::TooLong => "credential-too-long",
+        }
+    }
+}
+
+/// Why a token is not accepted. For the log only: the client learns `invalid_token`, the same for all but the last.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// Not a signed token in compact form.
+    #[error("the token is malformed")]
+    Malformed,
+    /// Longer than the issuer's limit.
+    #[error("the token is too long")]
+    TooLong,
+    /// An algorithm that is absent, `none`, not allowed, or not that of the key.
+    #[error("the algorithm is not accepted")]
+    Algorithm,
+    /// Not an access token of the kind that is asked for.
+    #[error("the type of token is not accepted")]
+    Type,
+    /// No key of the issuer fits.
+    #[error("no key of the issuer fits")]
+    UnknownKey,
+    /// The signature is not that of the key.
+    #[error("the signature is wrong")]
+    Signature,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` or `iat` lies ahead.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `iss` is none of the accepted issuers.
+    #[error("the issuer is not accepted")]
+    Issuer,
+    /// `aud` does not name us.
+    #[error("the audience is another")]
+    Audience,
+    /// A mandatory claim is absent.
+    #[error("the claim `{0}` is missing")]
+    MissingClaim(&'static str),
+    /// A claim has the wrong type or an unacceptable value.
+    #[error("the claim `{0}` is not acceptable")]
+    BadClaim(&'static str),
+    /// A name stands twice in the header or the claims.
+    #[error("a name stands twice in the token")]
+    DuplicateClaim,
+    /// The header asks for processing that is not done here.
+    #[error("the header has critical extensions")]
+    Critical,
+    /// `iat` is longer ago than the issuer's tokens may be old.
+    #[error("the token is too old")]
+    TooOld,
+    /// No usable keys: 503, since the fault is not the client's.
+    #[error("the keys of the issuer are not available")]
+    KeysUnavailable {
+        /// How long to wait before asking again.
+        retry_after: Duration,
+    },
+}
+
+impl TokenError {
+    /// The stable code for logs and metrics; one of [`super::issuer::TOKEN_OUTCOMES`].
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+            Self::Algorithm => "algorithm",
+            Self::Type => "type",
+            Self::UnknownKey => "unknown-key",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::MissingClaim(_) => "missing-claim",
+            Self::BadClaim(_) => "bad-claim",
+            Self::DuplicateClaim => "duplicate-claim",
+            Self::Critical => "critical",
+            Self::TooOld => "too-old",
+            Self::KeysUnavailable { .. } => "keys-unavailable",
+        }
+    }
+}
+
+impl From<FormError> for TokenError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::Malformed => Self::Malformed,
+            FormError::Duplicate => Self::DuplicateClaim,
+            FormError::Algorithm => Self::Algorithm,
+            FormError::Critical => Self::Critical,
+        }
+    }
+}
+
+impl From<BadClaim> for TokenError {
+    fn from(BadClaim(name): BadClaim) -> Self {
+        Self::BadClaim(name)
+    }
+}
+
+/// The bearer token of a request, if it has one. Other schemes and tokens in the query alone count as none: a URL is
+/// written to logs and histories (RFC 9700 §4.3.2).
+///
+/// # Errors
+/// Whatever would have to be guessed: see [`CredentialError`].
+pub fn credential<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&str>,
+) -> Result<Option<&'a str>, CredentialError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(CredentialError::Repeated);
+    }
+    let Some(token) = after_scheme(value.as_bytes()) else {
+        return Ok(None);
+    };
+    if query.is_some_and(has_token) {
+        return Err(CredentialError::TwoPlaces);
+    }
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(CredentialError::TooLong);
+    }
+    let token = std::str::from_utf8(token).map_err(|_| CredentialError::Malformed)?;
+    if is_b64token(token) {
+        Ok(Some(token))
+    } else {
+        Err(CredentialError::Malformed)
+    }
+}
+
+/// What follows `Bearer` and its spaces; `None` for another scheme.
+fn after_scheme(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return None;
+    }
+    match rest.first() {
+        None => Some(rest),
+        Some(b' ' | b'\t' | b',') => Some(rest.trim_ascii_start()),
+        Some(_) => None,
+    }
+}
+
+/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
+fn is_b64token(token: &str) -> bool {
+    let body = token.trim_end_matches('=');
+    !body.is_empty()
+        && body
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+}
+
+fn has_token(query: &str) -> bool {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split('=').next())
+        .any(|name| percent_decode_str(name).eq(*b"access_token"))
+}
+
+/// The principal of a token that was verified before and still holds, without waiting for anything.
+///
+/// `now` in Unix seconds.
+pub fn recall(token: &str, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return None;
+    }
+    recall_digest(&sha256(token.as_bytes()), issuers, now)
+}
+
+fn recall_digest(digest: &Sha256, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
+    issuers.iter().find_map(|issuer| {
+        let principal = issuer.tokens.get(digest, issuer.keys.version(now)?, now)?;
+        issuer.counts().token("cached");
+        Some(principal)
+    })
+}
+
+/// Verifies a token against the issuers that a route accepts. `now` in Unix seconds.
+///
+/// Waits only when a key set must be fetched: none is there yet, or none of its keys fits.
+///
+/// # Errors
+/// See [`TokenError`].
+pub async fn verify(
+    token: &str,
+    issuers: &[Arc<Issuer>],
+    now: u64,
+) -> Result<Arc<Principal>, TokenError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return refuse_early(TokenError::TooLong, issuers);
+    }
+    let digest = sha256(token.as_bytes());
+    if let Some(principal) = recall_digest(&digest, issuers, now) {
+        return Ok(principal);
+    }
+    let parts = match jws::take_apart(token) {
+        Ok(parts) => parts,
+        Err(error) => return refuse_early(error.into(), issuers),
+    };
+    let issuer = match pick(&parts.claims, issuers) {
+        Ok(issuer) => issuer,
+        Err(error) => return refuse_early(error, issuers),
+    };
+    let verified = verify_with(issuer, (token, &digest), &parts, now).await;
+    issuer.counts().token(
+        verified
+            .as_ref()
+            .map_or_else(TokenError::code, |_| "verified"),
+    );
+    verified
+}
+
+/// A refusal before the issuer is known counts for the only one that could have been meant.
+fn refuse_early<T>(error: TokenError, issuers: &[Arc<Issuer>]) -> Result<T, TokenError> {
+    if let [only] = issuers {
+        only.counts().token(error.code());
+    }
+    Err(error)
+}
+
+fn pick<'a>(claims: &Claims, issuers: &'a [Arc<Issuer>]) -> Result<&'a Arc<Issuer>, TokenError> {
+    let named = claims::string(claims, "iss")?.ok_or(TokenError::MissingClaim("iss"))?;
+    issuers
+        .iter()
+        .find(|issuer| issuer.rules().issuer == named)
+        .ok_or(TokenError::Issuer)
+}
+
+async fn verify_with(
+    issuer: &Arc<Issuer>,
+    (token, digest): (&str, &Sha256),
+    parts: &Unverified<'_>,
+    now: u64,
+) -> Result<Arc<Principal>, TokenError> {
+    let rules = issuer.rules();
+    if token.len() > rules.max_token_bytes {
+        return Err(TokenError::TooLong);
+    }
+    if !rules.algorithms.contains(&parts.header.algorithm) {
+        return Err(TokenError::Algorithm);
+    }
+    check_type(&parts.header, rules.token_type)?;
+    let version = verify_signature(issuer, parts, now).await?;
+    check_use(&parts.header, &parts.claims)?;
+    let principal = Arc::new(judge(rules, &parts.claims, now)?);
+    issuer.tokens.put(*digest, version, Arc::clone(&principal));
+    Ok(principal)
+}
+
+/// The signature under the one key that fits; gives the version of the key set it stands in.
+async fn verify_signature(
+    issuer: &Arc<Issuer>,
+    parts: &Unverified<'_>,
+    now: u64,
+) -> Result<u64, TokenError> {
+    let unavailable = |retry_after| TokenError::KeysUnavailable { retry_after };
+    let (id, algorithm) = (parts.header.key_id.as_deref(), parts.header.algorithm);
+    let mut keys = issuer.usable_keys(now).await.map_err(unavailable)?;
+    if keys.value.find(id, algorithm).err() == Some(NoKey::Unknown)
+        && issuer.refresh(Some(keys.version)).await == Refresh::Newer
+    {
+        keys = issuer.usable_keys(now).await.map_err(unavailable)?;
+    }
+    let key = keys
+        .value
+        .find(id, algorithm)
+        .map_err(|error| match error {
+            NoKey::Algorithm => TokenError::Algorithm,
+            NoKey::Unknown | NoKey::Ambiguous => TokenError::UnknownKey,
+        })?;
+    if key.verify(parts.message, &parts.signature) {
+        Ok(keys.version)
+    } else {
+        Err(TokenError::Signature)
+    }
+}
+
+/// RFC 8725 §3.11: explicit types. ID tokens carry plain `JWT`, so their claims are looked at in [`check_use`].
+fn check_type(header: &Header, wanted: TokenType) -> Result<(), TokenError> {
+    match (wanted, header.media_type.as_deref()) {
+        (_, Some("at+jwt")) | (TokenType::Any, None | Some("jwt")) => Ok(()),
+        _ => Err(TokenError::Type),
+    }
+}
+
+/// Judges the claims of a token whose signature holds.
+fn judge(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<Principal, TokenError> {
+    let expires = check_times(rules, claims, now)?;
+    check_audience(rules, claims)?;
+    let subject: Box<str> = claims::string(claims, "sub")?.unwrap_or_default().into();
+    let mut granted: Vec<Box<str>> = Vec::new();
+    for path in &rules.roles {
+        for role in claims::words(path.find(claims), "roles")? {
+            if !granted.contains(&role) {
+                granted.push(role);
+            }
+        }
+    }
+    let scopes = match claims.get("scope") {
+        Some(scope) => claims::words(Some(scope), "scope")?,
+        None => claims::words(claims.get("scp"), "scp")?,
+    };
+    Ok(Principal {
+        headers: IdentityHeaders::new(&subject, &granted, &scopes),
+        subject,
+        issuer: Arc::clone(&rules.name),
+        roles: granted,
+        scopes,
+        expires,
+        acr: claims::string(claims, "acr")?.map(Box::from),
+        auth_time: claims::seconds(claims, "auth_time")?,
+        amr: claims::words(claims.get("amr"), "amr")?,
+        claims: claims.clone(),
+    })
+}
+
+/// Gives the second from which on the token is no longer accepted, leeway included.
+fn check_times(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<u64, TokenError> {
+    let leeway = rules.leeway.as_secs();
+    let mut expires = claims::seconds(claims, "exp")?
+        .ok_or(TokenError::MissingClaim("exp"))?
+        .saturating_add(leeway);
+    if now >= expires {
+        return Err(TokenError::Expired);
+    }
+    let latest_start = now.saturating_add(leeway);
+    if claims::seconds(claims, "nbf")?.is_some_and(|not_before| not_before > latest_start) {
+        return Err(TokenError::NotYetValid);
+    }
+    if let Some(issued) = claims::seconds(claims, "iat")? {
+        // A date of issue ahead of us would stretch the greatest age at will.
+        if issued > latest_start {
+            return Err(TokenError::NotYetValid);
+        }
+        let too_old = issued
+            .saturating_add(rules.max_age.as_secs())
+            .saturating_add(leeway);
+        if now >= too_old {
+            return Err(TokenError::TooOld);
+        }
+        expires = expires.min(too_old);
+    }
+    Ok(expires)
+}
+
+fn check_audience(rules: &IssuerRules, claims: &Claims) -> Result<(), TokenError> {
+    let ours = |audience: &str| rules.audience.iter().any(|own| own == audience);
+    let named = match claims.get("aud").ok_or(TokenError::MissingClaim("aud"))? {
+        Value::String(one) => ours(one),
+        Value::Array(many) => {
+            let mut named = false;
+            for one in many {
+                named |= ours(one.as_str().ok_or(TokenError::BadClaim("aud"))?);
+            }
+            named
+        }
+        _ => return Err(TokenError::BadClaim("aud")),
+    };
+    if named {
+        Ok(())
+    } else {
+        Err(TokenError::Audience)
+    }
+}
+
+/// Refuses tokens that were made for something else than to be shown to an API as they are.
+fn check_use(header: &Header, claims: &Claims) -> Result<(), TokenError> {
+    // RFC 7800, RFC 8705, RFC 9449: bound to a key whose proof a plain bearer request does not bring.
+    if claims.contains_key("cnf") {
+        return Err(TokenError::BadClaim("cnf"));
+    }
+    // Keycloak names the use of a token in a claim of its own; older versions copy the nonce into access tokens.
+    let declared = claims.get("typ").and_then(Value::as_str);
+    let is_access = header.media_type.as_deref() == Some("at+jwt")
+        || declared.is_some_and(|typ| typ.eq_ignore_ascii_case("bearer"));
+    let is_other = declared.is_some_and(|typ| {
+        ["id", "refresh", "offline", "logout"]
+            .iter()
+            .any(|other| typ.eq_ignore_ascii_case(other))
+    });
+    // `OpenID` Connect Core §2 and §3.3.2.11 (ID tokens); RFC 8417 and Back-Channel Logout §2.4 (event tokens).
+    let marks_of_id = claims.contains_key("at_hash") || claims.contains_key("c_hash");
+    let of_id = marks_of_id || (claims.contains_key("nonce") && !is_access);
+    if is_other || of_id || claims.contains_key("events") {
+        Err(TokenError::Type)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,272 @@
+//! One small GET, for key sets and discovery documents: HTTP/1.1 over rustls, a fresh connection each time.
+//!
+//! Made for documents of an issuer that the operator named, fetched every few minutes: no pool, no redirects, no cookies,
+//! no compression, a cap on time and size. URLs never come from a token.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// The most a document may weigh.
+pub const MAX_BODY: usize = 1024 * 1024;
+/// The most a whole exchange may take: name look-up, connect, TLS, answer.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a URL or its extra certificates cannot be used. For the operator, at load.
+#[derive(Debug, Error)]
+pub enum LocationError {
+    /// Not an absolute URL, or one with a user name in it.
+    #[error("`{0}` is not an absolute URL without user name, such as `https://idp.example/keys`")]
+    Url(String),
+    /// Neither https nor plain http to this machine.
+    #[error("`{0}` must be https; plain http is accepted for a loopback address only")]
+    Plain(String),
+    /// The file with extra certificates cannot be used.
+    #[error("cannot read certificates from `{path}`: {cause}")]
+    Certificates {
+        /// The file as it was named.
+        path: String,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// Why a fetch gave nothing. For the log.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// Longer than [`DEADLINE`].
+    #[error("no complete answer within {} s", DEADLINE.as_secs())]
+    Deadline,
+    /// The name has no (permitted) address, or nobody answers there, or TLS failed.
+    #[error("cannot connect: {0}")]
+    Connect(#[from] std::io::Error),
+    /// The answer is not HTTP, or ended early.
+    #[error("broken exchange: {0}")]
+    Http(#[from] hyper::Error),
+    /// An answer other than 200; redirects are not followed.
+    #[error("answered with status {0}")]
+    Status(StatusCode),
+    /// A body over [`MAX_BODY`].
+    #[error("the body is larger than {MAX_BODY} bytes")]
+    TooLarge,
+    /// A compressed body, which was not asked for.
+    #[error("the body is compressed")]
+    Encoded,
+    /// The body ended early.
+    #[error("the body could not be read")]
+    Body,
+}
+
+/// Where a document is fetched from, checked and ready.
+#[derive(Clone)]
+pub struct Location {
+    authority: Authority,
+    path: PathAndQuery,
+    host: String,
+    port: u16,
+    /// `None` for plain http to a loopback address.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Location {
+    /// Checks a URL; `ca` names a PEM file of certificates to trust beside those of the system.
+    ///
+    /// # Errors
+    /// Anything but https, save http to `localhost` or a loopback address; unreadable certificates.
+    pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, LocationError> {
+        let bad = || LocationError::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| bad())?;
+        let authority = uri
+            .authority()
+            .filter(|authority| !authority.as_str().contains('@'))
+            .ok_or_else(bad)?;
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let tls = match uri.scheme_str() {
+            Some("https") => {
+                let name = ServerName::try_from(host.clone()).map_err(|_| bad())?;
+                Some((connector(ca)?, name))
+            }
+            Some("http") if is_loopback(&host) => None,
+            Some("http") => return Err(LocationError::Plain(url.to_owned())),
+            _ => return Err(bad()),
+        };
+        let port = authority
+            .port_u16()
+            .unwrap_or(if tls.is_some() { 443 } else { 80 });
+        let path = uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok(Self {
+            authority: authority.clone(),
+            path,
+            host,
+            port,
+            tls,
+        })
+    }
+
+    /// Fetches the document.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; never more than [`MAX_BODY`] bytes nor later than [`DEADLINE`].
+    pub async fn get(&self) -> Result<Bytes, FetchError> {
+        tokio::time::timeout(DEADLINE, self.get_in_time())
+            .await
+            .map_err(|_| FetchError::Deadline)?
+    }
+
+    async fn get_in_time(&self) -> Result<Bytes, FetchError> {
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((self.host.as_str(), self.port))
+            .await?
+            // A name such as `localhost` is only as local as the resolver says.
+            .filter(|address| self.tls.is_some() || address.ip().is_loopback())
+            .collect();
+        let stream = TcpStream::connect(addresses.as_slice()).await?;
+        match &self.tls {
+            Some((tls, name)) => {
+                self.exchange(tls.connect(name.clone(), stream).await?)
+                    .await
+            }
+            None => self.exchange(stream).await,
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S) -> Result<Bytes, FetchError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(64 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let request = self.request();
+        let mut answer = pin!(async {
+            let response = sender.send_request(request).await?;
+            if response.status() != StatusCode::OK {
+                return Err(FetchError::Status(response.status()));
+            }
+            if response
+                .headers()
+                .get(header::CONTENT_ENCODING)
+                .is_some_and(|coding| coding != "identity")
+            {
+                return Err(FetchError::Encoded);
+            }
+            read(response.into_body()).await
+        });
+        tokio::select! {
+            answer = &mut answer => answer,
+            // The connection may end well before the body was taken out; if it ended badly, the answer says so.
+            _ = connection => answer.await,
+        }
+    }
+
+    fn request(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = Uri::from(self.path.clone());
+        let headers = request.headers_mut();
+        if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
+            headers.insert(header::HOST, host);
+        }
+        headers.insert(
+            header::ACCEPT,
+            HeaderValue::from_static("application/jwk-set+json, application/json"),
+        );
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("portcullis"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        request
+    }
+}
+
+impl std::fmt::Debug for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Location")
+            .field("authority", &self.authority)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn read(body: hyper::body::Incoming) -> Result<Bytes, FetchError> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
+        Err(error) => Err(error
+            .downcast::<hyper::Error>()
+            .map_or(FetchError::Body, |error| FetchError::Http(*error))),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+fn connector(ca: Option<&Path>) -> Result<TlsConnector, LocationError> {
+    let mut roots = system_roots().clone();
+    if let Some(path) = ca {
+        add(&mut roots, path).map_err(|cause| LocationError::Certificates {
+            path: path.display().to_string(),
+            cause,
+        })?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider's own defaults fit each other")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The certificates of the system, read once; those of Mozilla where the system has none, as in an empty container.
+fn system_roots() -> &'static RootCertStore {
+    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        roots
+    })
+}
+
+fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let mut found = false;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        roots
+            .add(certificate.map_err(|error| error.to_string())?)
+            .map_err(|error| error.to_string())?;
+        found = true;
+    }
+    if found {
+        Ok(())
+    } else {
+        Err("no certificate in it".to_owned())
+    }
+}

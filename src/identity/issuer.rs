@@ -1,0 +1,546 @@
+//! An issuer: whose tokens are accepted, under which rules, with which keys. Outlives a reload while its part of the file
+//! stays the same; a changed part makes a fresh issuer with an empty token table. Used by `bearer`.
+//!
+//! Keys come from a file, a URL, a discovery document (`OpenID` Connect Discovery §4) or a shared secret; fetches run on the
+//! runtime of the worker that noticed the need and never hold up tokens whose key is known.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::claims::{ClaimPath, parse_object};
+use super::fetch::{FetchError, Location, LocationError};
+use super::jwks::{KeySet, KeySetError};
+use super::jws::{Algorithm, KeyKind};
+use crate::crypto::rng;
+use crate::crypto::secret::Secret;
+use crate::state::keys::{Pace, Refresh, Refreshed, Versioned, unix_now};
+use crate::state::tokens::{DEFAULT_ENTRIES, VerifiedTokens};
+
+/// The most a token may weigh, whatever the file says.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Which media types of token are accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenType {
+    /// `JWT`, `at+jwt` or none; ID, refresh, logout and proof tokens are still refused.
+    #[default]
+    Any,
+    /// `at+jwt` only (RFC 9068 §4).
+    AtJwt,
+}
+
+/// What a token must look like to be this issuer's and for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerRules {
+    /// The name in the file.
+    pub name: Arc<str>,
+    /// The exact `iss`.
+    pub issuer: String,
+    /// One of these must stand in `aud`.
+    pub audience: Vec<String>,
+    /// The algorithms that are accepted.
+    pub algorithms: Vec<Algorithm>,
+    /// The media types that are accepted.
+    pub token_type: TokenType,
+    /// Where the roles stand.
+    pub roles: Vec<ClaimPath>,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+    /// How long after `iat` a token is accepted at most, when it has one.
+    pub max_age: Duration,
+    /// The longest token, never over [`MAX_TOKEN_BYTES`].
+    pub max_token_bytes: usize,
+}
+
+impl IssuerRules {
+    /// Rules with the documented defaults: RS256, PS256, ES256 and `EdDSA`, any type, no roles, 30 s, 24 h, 8 KiB.
+    pub fn new(name: &str, issuer: &str, audience: &[&str]) -> Self {
+        Self {
+            name: Arc::from(name),
+            issuer: issuer.to_owned(),
+            audience: audience.iter().copied().map(str::to_owned).collect(),
+            algorithms: vec![
+                Algorithm::Rs256,
+                Algorithm::Ps256,
+                Algorithm::Es256,
+                Algorithm::EdDsa,
+            ],
+            token_type: TokenType::Any,
+            roles: Vec::new(),
+            leeway: Duration::from_secs(30),
+            max_age: Duration::from_hours(24),
+            max_token_bytes: MAX_TOKEN_BYTES,
+        }
+    }
+}
+
+/// How keys are fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetching {
+    /// A PEM file of certificates to trust beside those of the system.
+    pub ca: Option<PathBuf>,
+    /// How often to fetch without need; a tenth more or less, so that many proxies do not come at once.
+    pub refresh: Duration,
+    /// The least time between two fetches.
+    pub floor: Duration,
+    /// How long keys are used while fetches fail.
+    pub stale: Duration,
+}
+
+impl Default for Fetching {
+    /// Every 10 minutes, at least 30 seconds apart, stale after 24 hours.
+    fn default() -> Self {
+        Self {
+            ca: None,
+            refresh: Duration::from_mins(10),
+            floor: Duration::from_secs(30),
+            stale: Duration::from_hours(24),
+        }
+    }
+}
+
+/// Where the keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JSON Web Key Set on disk, read at start and by [`Issuer::reload_file`].
+    File(PathBuf),
+    /// A JSON Web Key Set at a URL.
+    Url {
+        /// https, or http to a loopback address.
+        url: String,
+        /// How to fetch.
+        fetching: Fetching,
+    },
+    /// The set that `<issuer>/.well-known/openid-configuration` names.
+    Discovery(Fetching),
+    /// A secret shared with the issuer, for HMAC.
+    Secret(Secret),
+}
+
+/// The whole of an issuer's part of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerConfig {
+    /// What a token must look like.
+    pub rules: IssuerRules,
+    /// Where the keys come from.
+    pub keys: KeySource,
+    /// How many verified tokens are remembered.
+    pub token_entries: usize,
+}
+
+impl IssuerConfig {
+    /// An issuer with the default number of remembered tokens.
+    pub fn new(rules: IssuerRules, keys: KeySource) -> Self {
+        Self {
+            rules,
+            keys,
+            token_entries: DEFAULT_ENTRIES,
+        }
+    }
+}
+
+/// Why an issuer cannot be set up. For the operator.
+#[derive(Debug, Error)]
+pub enum IssuerError {
+    /// No algorithm is allowed.
+    #[error("no algorithm is allowed")]
+    NoAlgorithm,
+    /// No audience is stated, so no token could pass.
+    #[error("no audience is stated")]
+    NoAudience,
+    /// HMAC with public keys, or public-key algorithms with a secret.
+    #[error("`{0}` does not fit the kind of key")]
+    KeyKind(Algorithm),
+    /// The URL or its certificates.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// The file cannot be read.
+    #[error("cannot read `{path}`: {cause}")]
+    File {
+        /// The file as it was named.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The file or the secret holds no usable keys.
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+    /// The file holds no key for the allowed algorithms.
+    #[error("`{0}` holds no key for the allowed algorithms")]
+    NoKey(PathBuf),
+}
+
+/// An issuer at work.
+pub struct Issuer {
+    config: IssuerConfig,
+    location: Option<Location>,
+    pub(super) keys: Arc<Refreshed<KeySet>>,
+    pub(super) tokens: VerifiedTokens,
+    counts: Counts,
+}
+
+impl Issuer {
+    /// Sets an issuer up. Files and secrets are read now; URLs are checked, and fetched by [`Issuer::keep_fresh`] or by the
+    /// first token.
+    ///
+    /// # Errors
+    /// See [`IssuerError`].
+    pub fn new(config: IssuerConfig) -> Result<Arc<Self>, IssuerError> {
+        check(&config)?;
+        let (location, pace) = match &config.keys {
+            KeySource::Url { url, fetching } => (
+                Some(Location::new(url, fetching.ca.as_deref())?),
+                pace(fetching),
+            ),
+            KeySource::Discovery(fetching) => {
+                let url = format!(
+                    "{}/.well-known/openid-configuration",
+                    config.rules.issuer.trim_end_matches('/')
+                );
+                (
+                    Some(Location::new(&url, fetching.ca.as_deref())?),
+                    pace(fetching),
+                )
+            }
+            KeySource::File(_) | KeySource::Secret(_) => (None, NEVER_STALE),
+        };
+        let keys = Refreshed::new(pace);
+        match &config.keys {
+            KeySource::File(path) => {
+                keys.put(read_file(path, &config.rules.algorithms)?, 0);
+            }
+            KeySource::Secret(secret) => {
+                keys.put(KeySet::from_secret(secret, &config.rules.algorithms)?, 0);
+            }
+            KeySource::Url { .. } | KeySource::Discovery(_) => {}
+        }
+        let tokens = VerifiedTokens::new(config.token_entries);
+        Ok(Arc::new(Self {
+            config,
+            location,
+            keys,
+            tokens,
+            counts: Counts::default(),
+        }))
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &IssuerRules {
+        &self.config.rules
+    }
+
+    /// The part of the file it was made from.
+    pub fn config(&self) -> &IssuerConfig {
+        &self.config
+    }
+
+    /// Outcome counters, for the metrics.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether there are keys that may be used at `now` (Unix seconds).
+    pub fn has_keys(&self, now: u64) -> bool {
+        self.keys.version(now).is_some()
+    }
+
+    /// Reads the key file again; true when it changed. Without a file: false.
+    ///
+    /// # Errors
+    /// The file is unreadable or holds no usable key; the last good keys stay.
+    pub fn reload_file(&self) -> Result<bool, IssuerError> {
+        match &self.config.keys {
+            KeySource::File(path) => Ok(self
+                .keys
+                .put(read_file(path, &self.config.rules.algorithms)?, 0)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Fetches the keys now and then for as long as somebody else holds the issuer. Spawn it once, on any runtime; it
+    /// returns at once for an issuer that has nothing to fetch.
+    pub async fn keep_fresh(issuer: Weak<Self>) {
+        while let Some(held) = issuer.upgrade() {
+            let (KeySource::Url { fetching, .. } | KeySource::Discovery(fetching)) =
+                &held.config.keys
+            else {
+                return;
+            };
+            let pause = match held.refresh(held.keys.latest()).await {
+                Refresh::Newer | Refresh::Unchanged => jittered(fetching.refresh),
+                Refresh::Failed => held.keys.floor(),
+                Refresh::TooSoon(wait) => wait,
+            };
+            drop(held);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The keys that may be used at `now`, fetched first when there are none.
+    ///
+    /// # Errors
+    /// None to be had; the time is how long to wait before asking again.
+    pub(super) async fn usable_keys(
+        self: &Arc<Self>,
+        now: u64,
+    ) -> Result<Arc<Versioned<KeySet>>, Duration> {
+        if let Some(keys) = self.keys.current(now) {
+            return Ok(keys);
+        }
+        let wait = match self.refresh(self.keys.latest()).await {
+            Refresh::TooSoon(wait) => wait,
+            _ => self.keys.floor(),
+        };
+        self.keys.current(now).ok_or(wait)
+    }
+
+    /// Asks for keys newer than version `seen`: one fetch for all who ask, and not more often than the floor allows.
+    pub(super) async fn refresh(self: &Arc<Self>, seen: Option<u64>) -> Refresh {
+        let Some(location) = self.location.clone() else {
+            return Refresh::Unchanged;
+        };
+        let issuer = Arc::clone(self);
+        self.keys
+            .refresh(seen, || async move { issuer.fetch(&location).await })
+            .await
+    }
+
+    async fn fetch(&self, location: &Location) -> Option<KeySet> {
+        let fetched = match &self.config.keys {
+            KeySource::Discovery(fetching) => self.discover(location, fetching).await,
+            _ => self.fetch_keys(location).await,
+        };
+        self.counts.fetched(fetched.is_ok());
+        fetched
+            .inspect_err(|error| tracing::warn!(issuer = %self.config.rules.name, %error, "key set could not be fetched"))
+            .ok()
+    }
+
+    async fn fetch_keys(&self, location: &Location) -> Result<KeySet, DocumentError> {
+        Ok(KeySet::parse(
+            &location.get().await?,
+            &self.config.rules.algorithms,
+        )?)
+    }
+
+    /// `OpenID` Connect Discovery §4.3: the document must name the very issuer it was asked about.
+    async fn discover(
+        &self,
+        location: &Location,
+        fetching: &Fetching,
+    ) -> Result<KeySet, DocumentError> {
+        let document =
+            parse_object(&location.get().await?).map_err(|_| DocumentError::Discovery)?;
+        let text = |name| {
+            document
+                .get(name)
+                .and_then(Value::as_str)
+                .ok_or(DocumentError::Discovery)
+        };
+        if text("issuer")? != self.config.rules.issuer {
+            return Err(DocumentError::OtherIssuer);
+        }
+        let keys = Location::new(text("jwks_uri")?, fetching.ca.as_deref())?;
+        self.fetch_keys(&keys).await
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("name", &self.config.rules.name)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a fetched document is of no use. For the log.
+#[derive(Debug, Error)]
+enum DocumentError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+    #[error("not a discovery document: `issuer` and `jwks_uri` are expected")]
+    Discovery,
+    #[error("the discovery document is that of another issuer")]
+    OtherIssuer,
+    #[error(transparent)]
+    Location(#[from] LocationError),
+}
+
+const NEVER_STALE: Pace = Pace {
+    floor: Duration::ZERO,
+    first_floor: Duration::ZERO,
+    stale: Duration::MAX,
+};
+
+fn pace(fetching: &Fetching) -> Pace {
+    Pace {
+        floor: fetching.floor,
+        first_floor: Duration::from_secs(5),
+        stale: fetching.stale,
+    }
+}
+
+fn jittered(period: Duration) -> Duration {
+    let tenth = period / 10;
+    let spread = u64::try_from(tenth.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(2);
+    period
+        .saturating_sub(tenth)
+        .saturating_add(Duration::from_millis(rng::below(spread)))
+}
+
+fn check(config: &IssuerConfig) -> Result<(), IssuerError> {
+    let rules = &config.rules;
+    if rules.algorithms.is_empty() {
+        return Err(IssuerError::NoAlgorithm);
+    }
+    if rules.audience.is_empty() {
+        return Err(IssuerError::NoAudience);
+    }
+    let secret = matches!(config.keys, KeySource::Secret(_));
+    match rules
+        .algorithms
+        .iter()
+        .find(|algorithm| (algorithm.key_kind() == KeyKind::Secret) != secret)
+    {
+        Some(unfit) => Err(IssuerError::KeyKind(*unfit)),
+        None => Ok(()),
+    }
+}
+
+fn read_file(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, IssuerError> {
+    let json = std::fs::read(path).map_err(|cause| IssuerError::File {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let keys = KeySet::parse(&json, algorithms)?;
+    if keys.is_empty() {
+        Err(IssuerError::NoKey(path.to_owned()))
+    } else {
+        Ok(keys)
+    }
+}
+
+/// What came of the tokens and the fetches of an issuer since it was set up.
+#[derive(Debug, Default)]
+pub struct Counts {
+    tokens: [AtomicU64; TOKEN_OUTCOMES.len()],
+    fetched: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// The outcomes a token may have: the label values of `portcullis_tokens_verified_total`.
+pub const TOKEN_OUTCOMES: [&str; 18] = [
+    "cached",
+    "verified",
+    "malformed",
+    "too-long",
+    "algorithm",
+    "type",
+    "unknown-key",
+    "signature",
+    "expired",
+    "not-yet-valid",
+    "issuer",
+    "audience",
+    "missing-claim",
+    "bad-claim",
+    "duplicate-claim",
+    "critical",
+    "too-old",
+    "keys-unavailable",
+];
+
+impl Counts {
+    /// Each outcome of tokens with its count.
+    pub fn tokens(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        TOKEN_OUTCOMES.into_iter().zip(
+            self.tokens
+                .iter()
+                .map(|count| count.load(Ordering::Relaxed)),
+        )
+    }
+
+    /// Each outcome of key-set fetches with its count.
+    pub fn fetches(&self) -> [(&'static str, u64); 2] {
+        [
+            ("ok", self.fetched.load(Ordering::Relaxed)),
+            ("failed", self.failed.load(Ordering::Relaxed)),
+        ]
+    }
+
+    pub(super) fn token(&self, outcome: &str) {
+        let at = TOKEN_OUTCOMES.iter().position(|name| *name == outcome);
+        if let Some(count) = at.and_then(|at| self.tokens.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn fetched(&self, well: bool) {
+        let count = if well { &self.fetched } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The issuers in use, by name; outside the snapshot, so that a reload keeps keys and verified tokens.
+#[derive(Debug, Default)]
+pub struct Issuers {
+    held: Mutex<Vec<Arc<Issuer>>>,
+}
+
+impl Issuers {
+    /// No issuer yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The issuer for this part of the file: the one in use where nothing about it changed, else a fresh one. Nothing is
+    /// put to use before [`Issuers::keep`], so a reload that fails later leaves no trace.
+    ///
+    /// # Errors
+    /// See [`Issuer::new`].
+    pub fn prepare(&self, config: IssuerConfig) -> Result<Arc<Issuer>, IssuerError> {
+        let same = self
+            .list()
+            .into_iter()
+            .find(|issuer| issuer.config == config);
+        same.map_or_else(|| Issuer::new(config), Ok)
+    }
+
+    /// Puts exactly these issuers to use and gives back those that are new, for which [`Issuer::keep_fresh`] is to be
+    /// spawned.
+    pub fn keep(&self, issuers: Vec<Arc<Issuer>>) -> Vec<Arc<Issuer>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = issuers
+            .iter()
+            .filter(|new| !held.iter().any(|old| Arc::ptr_eq(old, new)))
+            .cloned()
+            .collect();
+        *held = issuers;
+        fresh
+    }
+
+    /// The issuers in use.
+    pub fn list(&self) -> Vec<Arc<Issuer>> {
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Whether each of them has keys to work with now.
+    pub fn are_ready(&self) -> bool {
+        let now = unix_now();
+        self.list().iter().all(|issuer| issuer.has_keys(now))
+    }
+}
