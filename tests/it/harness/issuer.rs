@@ -1,0 +1,260 @@
+//! An issuer of tokens that shares no code with the proxy: `tests/apps/jwks.py`, told what to do over its input.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{ChildStdin, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use super::ca::Ca;
+use super::eventually::eventually;
+use super::process::Process;
+use super::python::python;
+
+/// How a token is signed.
+#[derive(Clone, Copy, Debug)]
+pub enum Alg {
+    Rs256,
+    Es256,
+    EdDsa,
+    /// No signature at all.
+    None,
+    /// An HMAC whose key is the text of the RSA public key.
+    Hs256WithRsaPublicKey,
+}
+
+/// A token to be made: the usual claims unless told otherwise.
+#[derive(Clone)]
+pub struct Mint {
+    alg: Alg,
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+    /// The payload's exact text, in place of `claims`.
+    payload: Option<String>,
+    foreign_key: bool,
+}
+
+impl Mint {
+    /// A token that every case's policy lets in: subject `alice`, role `reader`, five minutes to live.
+    pub fn new() -> Self {
+        let now = now();
+        let claims = json!({
+            "iss": "https://idp.example/realms/main",
+            "aud": "portcullis",
+            "sub": "alice",
+            "iat": now,
+            "exp": now + 300,
+            "realm_access": {"roles": ["reader"]},
+            "scope": "api.read",
+        });
+        let Value::Object(claims) = claims else {
+            unreachable!("written as an object just above")
+        };
+        Self {
+            alg: Alg::Rs256,
+            header: Map::new(),
+            claims,
+            payload: None,
+            foreign_key: false,
+        }
+    }
+
+    /// Signs in another way.
+    pub fn alg(mut self, alg: Alg) -> Self {
+        self.alg = alg;
+        self
+    }
+
+    /// Sets a header parameter; `null` leaves it out.
+    pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.header.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Sets a claim.
+    pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.claims.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Leaves a claim out.
+    pub fn without(mut self, name: &str) -> Self {
+        self.claims.remove(name);
+        self
+    }
+
+    /// Gives the roles, in the realm's place.
+    pub fn roles(self, roles: &[&str]) -> Self {
+        self.claim("realm_access", json!({ "roles": roles }))
+    }
+
+    /// Rewrites the text of the payload, for what no JSON writer makes.
+    pub fn payload(mut self, edit: impl FnOnce(String) -> String) -> Self {
+        self.payload = Some(edit(Value::Object(self.claims.clone()).to_string()));
+        self
+    }
+
+    /// Signs with a key that the issuer never published, under the name of one that it did.
+    pub fn with_a_foreign_key(mut self) -> Self {
+        self.foreign_key = true;
+        self
+    }
+
+    fn instruction(&self) -> Value {
+        let alg = match self.alg {
+            Alg::Rs256 => "RS256",
+            Alg::Es256 => "ES256",
+            Alg::EdDsa => "EdDSA",
+            Alg::None => "none",
+            Alg::Hs256WithRsaPublicKey => "HS256-with-RSA-public-key",
+        };
+        let payload = self
+            .payload
+            .clone()
+            .unwrap_or_else(|| Value::Object(self.claims.clone()).to_string());
+        json!({
+            "do": "mint",
+            "alg": alg,
+            "header": self.header,
+            "payload": payload,
+            "foreign_key": self.foreign_key,
+        })
+    }
+}
+
+/// The running issuer.
+pub struct Issuer {
+    process: Process,
+    // One instruction at a time: its answer is the next line.
+    stdin: Mutex<(ChildStdin, usize)>,
+    url: String,
+}
+
+impl Issuer {
+    /// Serves its key set over plain HTTP on loopback.
+    pub fn http() -> Self {
+        Self::start(&[])
+    }
+
+    /// Serves its key set over HTTPS at `localhost`, with a certificate of `ca`.
+    pub fn https(ca: &Ca) -> Self {
+        let leaf = ca.server("idp", &["localhost"]);
+        let (cert, key) = (
+            leaf.cert.display().to_string(),
+            leaf.key.display().to_string(),
+        );
+        Self::start(&["--cert", &cert, "--key", &key])
+    }
+
+    /// The URL of the key set.
+    pub fn jwks_url(&self) -> String {
+        format!("{}/jwks", self.url)
+    }
+
+    /// The URL of any other path; each fetch of it is counted.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// The `[issuers.corp]` section that trusts this issuer, with the cases' 60 s of leeway.
+    pub fn section(&self) -> String {
+        self.section_with("")
+    }
+
+    /// The same, with further lines.
+    pub fn section_with(&self, lines: &str) -> String {
+        format!(
+            "[issuers.corp]\nissuer = \"https://idp.example/realms/main\"\naudience = [\"portcullis\"]\n\
+             jwks_url = \"{}\"\nalgorithms = [\"RS256\", \"ES256\", \"EdDSA\"]\n\
+             roles = [\"realm_access.roles\"]\nleeway = \"60s\"\n{lines}\n",
+            self.jwks_url()
+        )
+    }
+
+    /// Makes a token.
+    pub fn mint(&self, mint: &Mint) -> String {
+        let answer = self.ask(&mint.instruction());
+        answer["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// A token with these roles, as an `Authorization` value.
+    pub fn bearer(&self, roles: &[&str]) -> String {
+        self.bearer_of(&Mint::new().roles(roles))
+    }
+
+    /// A minted token, as an `Authorization` value.
+    pub fn bearer_of(&self, mint: &Mint) -> String {
+        format!("Bearer {}", self.mint(mint))
+    }
+
+    /// Replaces all keys by new ones with new names.
+    pub fn rotate(&self) {
+        self.ask(&json!({"do": "rotate"}));
+    }
+
+    /// From now on the key set answers 503.
+    pub fn go_down(&self) {
+        self.ask(&json!({"do": "down"}));
+    }
+
+    /// From now on the key set answers again.
+    pub fn come_up(&self) {
+        self.ask(&json!({"do": "up"}));
+    }
+
+    /// From now on the key set answers only after so many milliseconds.
+    pub fn delay(&self, milliseconds: u64) {
+        self.ask(&json!({"do": "delay", "milliseconds": milliseconds}));
+    }
+
+    /// How often `path` was fetched.
+    pub fn fetches(&self, path: &str) -> u64 {
+        let answer = self.ask(&json!({"do": "fetches", "path": path}));
+        answer["fetches"].as_u64().expect("a count")
+    }
+
+    /// Writes the key set into a file, for `jwks_file`.
+    pub fn write_jwks(&self, file: &Path) {
+        let answer = self.ask(&json!({"do": "jwks"}));
+        std::fs::write(file, answer["jwks"].to_string()).expect("the test's directory takes files");
+    }
+
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = python("jwks.py");
+        command.args(arguments).stdin(Stdio::piped());
+        let mut process = Process::spawn("the issuer", &mut command);
+        let stdin = process.stdin();
+        let url = process.await_stdout("its address", |line| {
+            let ready: Value = serde_json::from_str(line).ok()?;
+            Some(ready["ready"].as_str()?.to_owned())
+        });
+        Self {
+            process,
+            stdin: Mutex::new((stdin, 1)),
+            url,
+        }
+    }
+
+    fn ask(&self, instruction: &Value) -> Value {
+        let mut guard = self.stdin.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stdin, answered) = &mut *guard;
+        writeln!(stdin, "{instruction}").expect("the issuer listens");
+        let answer = eventually("the issuer answers", || {
+            self.process.stdout.all().get(*answered).cloned()
+        });
+        *answered += 1;
+        let answer: Value = serde_json::from_str(&answer).expect("the issuer speaks JSON");
+        assert!(answer["error"].is_null(), "the issuer: {answer}");
+        answer
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock past 1970");
+    i64::try_from(elapsed.as_secs()).expect("a clock before the year 292e9")
+}

@@ -1,0 +1,14 @@
+//! The proxy as its users meet it: the built binary over real sockets, before real and scripted backends.
+//!
+//! A module is a capability; a test that carries the number of a case (`b17_…`, `a09_…`) is that case. Cases assert on
+//! the bytes at the client and at the backend.
+
+#![expect(
+    unreachable_pub,
+    reason = "one binary: `pub` says what a module offers to the others"
+)]
+
+mod harness;
+
+mod headers;
+mod smuggling;
