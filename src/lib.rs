@@ -5,16 +5,16 @@
 //! `wire`, `crypto` → `config` → `observe` → `exchange` → `state` → `identity` → `policy` | `upstream`
 //! → `snapshot` → `pipeline` → `server` → `cli`
 
-pub mod cli;
-pub mod config;
-pub mod crypto;
-pub mod exchange;
-pub mod identity;
-pub mod observe;
-pub mod pipeline;
-pub mod policy;
-pub mod server;
-pub mod snapshot;
-pub mod state;
-pub mod upstream;
 pub mod wire;
+pub mod crypto;
+pub mod config;
+pub mod observe;
+pub mod exchange;
+pub mod state;
+pub mod identity;
+pub mod policy;
+pub mod upstream;
+pub mod snapshot;
+pub mod pipeline;
+pub mod server;
+pub mod cli;

@@ -10,5 +10,7 @@
 
 mod harness;
 
+mod architecture;
+mod deploy;
 mod headers;
 mod smuggling;
