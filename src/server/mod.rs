@@ -1,1 +1,5 @@
 //! Listeners, TLS, connections, workers, reload and drain.
+
+pub mod screen;
+pub mod activity;
+pub mod guarded_io;

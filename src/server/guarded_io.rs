@@ -1,0 +1,267 @@
+//! A client connection's stream with the screen in front of the HTTP parser and the byte-level clock beside it.
+//!
+//! Reads go straight into the parser's own buffer and are looked at there. Behind a violation only what came before it
+//! stays in the buffer; then the stream plays possum: while a request is in flight reads stay pending, so that it is
+//! answered undisturbed; once none is, the parser sees the end of the stream and gives it back, and the connection's
+//! task writes the refusal. A violation within a body in flight is a read error at once instead.
+//!
+//! HTTP/2 connections use it without a screen, for the clock alone.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::activity::{Activity, TunnelVerdict};
+use super::screen::{Phase, Screen, Violation};
+
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// A stream whose bytes are looked at and counted.
+#[derive(Debug)]
+pub struct GuardedIo<S> {
+    inner: S,
+    screen: Option<Screen>,
+    activity: Arc<Activity>,
+    refused: Option<Refused>,
+    writing: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    /// Between requests: answered by the connection's task, once it is its turn.
+    Waiting,
+    /// The same, and the parser was told that the stream has ended.
+    Due,
+    /// Within the body of a request in flight, which fails.
+    Body(Violation),
+}
+
+impl<S> GuardedIo<S> {
+    /// Guards a stream; without a screen for HTTP/2.
+    pub fn new(inner: S, screen: Option<Screen>, activity: Arc<Activity>) -> Self {
+        Self {
+            inner,
+            screen,
+            activity,
+            refused: None,
+            writing: false,
+        }
+    }
+
+    /// The stream itself, with nothing looked at any more.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// The stream behind the guard.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Looks at fresh bytes and says how many may stay.
+    fn look(&mut self, fresh: &[u8]) -> usize {
+        self.activity.count_read(fresh.len());
+        let Some(screen) = &mut self.screen else {
+            self.activity.unscreened();
+            return fresh.len();
+        };
+        if screen.awaits_tunnel() {
+            match self.activity.tunnel_verdict() {
+                TunnelVerdict::Undecided => {}
+                TunnelVerdict::Open => screen.open_tunnel(),
+                TunnelVerdict::Denied => screen.resume(),
+            }
+        }
+        let heads = screen.heads();
+        let fed = screen.feed(fresh);
+        if let Some(violation) = fed.violation {
+            let refusal = screen.refusal();
+            let in_body = refusal
+                .as_ref()
+                .is_some_and(|refusal| refusal.during == Phase::Body);
+            self.refused = Some(if in_body {
+                Refused::Body(violation)
+            } else {
+                Refused::Waiting
+            });
+            self.activity.refuse(refusal);
+            return fed.pass;
+        }
+        if screen.awaits_tunnel() {
+            self.activity.await_tunnel();
+        }
+        self.activity
+            .moved_to(screen.phase(), screen.heads() != heads);
+        fed.pass
+    }
+
+    /// What a read gives behind a violation.
+    fn read_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.refused {
+            Some(Refused::Body(violation)) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)))
+            }
+            Some(Refused::Waiting) if !self.activity.refusal_due(cx.waker(), self.writing) => {
+                Poll::Pending
+            }
+            Some(Refused::Waiting | Refused::Due) | None => {
+                self.refused = Some(Refused::Due);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn note_written(&mut self, outcome: &Poll<io::Result<usize>>) {
+        match outcome {
+            Poll::Ready(Ok(bytes)) => {
+                self.activity.count_written(*bytes);
+                if self.writing {
+                    self.activity.write_moves();
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.note_blocked(),
+        }
+    }
+
+    fn note_blocked(&mut self) {
+        self.writing = true;
+        self.activity.write_blocks();
+    }
+
+    fn note_flushed(&mut self, outcome: &Poll<io::Result<()>>) {
+        match outcome {
+            Poll::Ready(_) if self.writing => {
+                self.writing = false;
+                self.activity.write_done();
+                if self.refused.is_some() {
+                    self.activity.wake_reader();
+                }
+            }
+            Poll::Ready(_) => {}
+            Poll::Pending => self.note_blocked(),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for GuardedIo<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.refused.is_some() {
+            return this.read_refused(cx);
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let fresh = buf.filled().get(before..).unwrap_or_default();
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let given = fresh.len();
+        let pass = this.look(fresh);
+        if pass < given {
+            buf.set_filled(before + pass);
+        }
+        if pass == 0 {
+            this.read_refused(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.note_written(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.note_written(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_flush(cx);
+        this.note_flushed(&outcome);
+        outcome
+    }
+
+    /// Leaves the stream open when a refusal is still to be written on it.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if matches!(this.refused, Some(Refused::Due)) {
+            return Pin::new(this).poll_flush(cx);
+        }
+        let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
+        this.note_flushed(&outcome);
+        outcome
+    }
+}
+
+/// Writes a last answer and closes, so that the client gets it even while it is still sending.
+///
+/// # Errors
+///
+/// Whatever the stream reports, and `TimedOut` when the client does not take the answer within five seconds.
+pub async fn write_refusal<S>(io: &mut S, answer: &[u8]) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let write = async {
+        io.write_all(answer).await?;
+        io.flush().await?;
+        io.shutdown().await
+    };
+    tokio::time::timeout(REFUSAL_TIME, write)
+        .await
+        .map_err(io::Error::from)??;
+    linger(io).await;
+    Ok(())
+}
+
+/// Reads what a client still sends, within tight bounds: closing over unread bytes would make the kernel throw away the
+/// answer on its way. To be called with the write side shut down.
+pub async fn linger<S: AsyncRead + Unpin>(io: &mut S) {
+    let drain = async {
+        let mut spill = vec![0; 4096];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match io.read(&mut spill).await {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                _ => return,
+            }
+        }
+    };
+    // Running out of time is as good an end as any other.
+    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
+}
+
+#[cfg(test)]
+mod tests;
