@@ -266,17 +266,13 @@ fn the_sidecars_own_configuration_passes_check() {
 
 #[test]
 fn the_full_file_names_every_key_of_the_schema() {
-    let output = portcullis()
-        .arg("schema")
-        .output()
-        .expect("the built program starts");
-    assert!(output.status.success(), "{}", text(&output));
-    let schema: Value = serde_json::from_slice(&output.stdout).expect("the schema is JSON");
-    let mut wanted = BTreeSet::new();
-    walk(&schema, &schema, "", 0, &mut wanted);
+    let wanted = schema_keys();
     assert!(wanted.len() > 50, "the schema names the keys: {wanted:?}");
     let named = keys_named(&read("config/full.toml"));
-    let absent: Vec<&String> = wanted.iter().filter(|key| !is_named(key, &named)).collect();
+    let absent: Vec<&String> = wanted
+        .keys()
+        .filter(|key| !key.ends_with('*') && !is_named(key, &named))
+        .collect();
     assert!(
         absent.is_empty(),
         "config/full.toml does not name: {absent:#?}"
@@ -286,6 +282,25 @@ fn the_full_file_names_every_key_of_the_schema() {
         unknown.is_empty(),
         "config/full.toml names what the schema does not know: {unknown:#?}"
     );
+}
+
+#[test]
+fn the_full_file_shows_the_defaults() {
+    let full: toml::Table = read("config/full.toml").parse().expect("TOML");
+    let full = serde_json::to_value(full).expect("JSON");
+    let mut wrong = Vec::new();
+    for (key, default) in schema_keys() {
+        // Blueprints and issuers are examples: what they state is theirs.
+        let stated = at(&full, &key);
+        if let (Some(default), Some(stated)) = (default, stated)
+            && !key.starts_with("blueprints")
+            && !key.starts_with("issuers")
+            && default != *stated
+        {
+            wrong.push(format!("`{key}` is {stated}, by default {default}"));
+        }
+    }
+    assert!(wrong.is_empty(), "config/full.toml: {wrong:#?}");
 }
 
 #[test]
@@ -363,42 +378,81 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Collects the key paths of a JSON Schema; `*` stands for a name that the user gives.
-fn walk(root: &Value, node: &Value, path: &str, depth: usize, keys: &mut BTreeSet<String>) {
-    assert!(depth < 64, "the schema goes round at `{path}`");
-    if let Some(target) = node["$ref"]
-        .as_str()
-        .and_then(|link| link.strip_prefix('#'))
-    {
-        let target = root
-            .pointer(target)
-            .unwrap_or_else(|| panic!("`{target}` is in the schema"));
-        walk(root, target, path, depth + 1, keys);
-    }
-    for part in ["anyOf", "oneOf", "allOf"] {
-        for branch in node[part].as_array().into_iter().flatten() {
-            walk(root, branch, path, depth + 1, keys);
+/// The keys of `portcullis schema` with their defaults; `*` stands for a name that the user gives.
+fn schema_keys() -> BTreeMap<String, Option<Value>> {
+    let output = portcullis()
+        .arg("schema")
+        .output()
+        .expect("the built program starts");
+    assert!(output.status.success(), "{}", text(&output));
+    let schema: Value = serde_json::from_slice(&output.stdout).expect("the schema is JSON");
+    let mut keys = BTreeMap::new();
+    let mut walk = Walk {
+        root: &schema,
+        inside: Vec::new(),
+        keys: &mut keys,
+    };
+    walk.node(&schema, "");
+    keys
+}
+
+/// A walk over a JSON Schema.
+struct Walk<'a> {
+    root: &'a Value,
+    /// The references that the walk stands in: a section may contain itself.
+    inside: Vec<&'a str>,
+    keys: &'a mut BTreeMap<String, Option<Value>>,
+}
+
+impl<'a> Walk<'a> {
+    fn node(&mut self, node: &'a Value, path: &str) {
+        if let Some(link) = node["$ref"].as_str()
+            && !self.inside.contains(&link)
+        {
+            let target = self
+                .root
+                .pointer(link.trim_start_matches('#'))
+                .unwrap_or_else(|| panic!("`{link}` is in the schema"));
+            self.inside.push(link);
+            self.node(target, path);
+            self.inside.pop();
         }
-    }
-    for (name, child) in node["properties"].as_object().into_iter().flatten() {
-        let below = join(path, name);
-        keys.insert(below.clone());
-        walk(root, child, &below, depth + 1, keys);
-    }
-    let patterns = node["patternProperties"]
-        .as_object()
-        .into_iter()
-        .flat_map(|map| map.values());
-    for child in patterns.chain([&node["additionalProperties"]]) {
-        if child.is_object() {
+        for part in ["anyOf", "allOf"] {
+            for branch in node[part].as_array().into_iter().flatten() {
+                self.node(branch, path);
+            }
+        }
+        // `{ env = … }` or `{ file = … }`: either will do.
+        if node["oneOf"].is_array() {
+            self.keys.insert(join(path, "*"), None);
+        }
+        for (name, child) in node["properties"].as_object().into_iter().flatten() {
+            let below = join(path, name);
+            let default = child.get("default").cloned();
+            self.keys.entry(below.clone()).or_insert(default);
+            self.node(child, &below);
+        }
+        if node["additionalProperties"].is_object() {
             let below = join(path, "*");
-            keys.insert(below.clone());
-            walk(root, child, &below, depth + 1, keys);
+            self.keys.insert(below.clone(), None);
+            self.node(&node["additionalProperties"], &below);
+        }
+        if node["items"].is_object() {
+            self.node(&node["items"], path);
         }
     }
-    if node["items"].is_object() {
-        walk(root, &node["items"], path, depth + 1, keys);
-    }
+}
+
+/// The value at a key path of a file; `*` takes the first name, a list of tables its first table.
+fn at<'a>(document: &'a Value, key: &str) -> Option<&'a Value> {
+    key.split('.').try_fold(document, |node, name| {
+        let table = node.as_array().map_or(Some(node), |list| list.first())?;
+        if name == "*" {
+            table.as_object()?.values().next()
+        } else {
+            table.get(name)
+        }
+    })
 }
 
 /// The key paths of a TOML text, those of commented-out lines included; values stand on one line.
@@ -438,9 +492,9 @@ fn is_named(key: &str, named: &BTreeSet<String>) -> bool {
         .any(|name| matches(&at_any_level(key), &at_any_level(name)))
 }
 
-fn is_known(name: &str, known: &BTreeSet<String>) -> bool {
+fn is_known(name: &str, known: &BTreeMap<String, Option<Value>>) -> bool {
     let name = at_any_level(name);
-    known.iter().any(|key| {
+    known.keys().any(|key| {
         let key = at_any_level(key);
         matches(&key, &name) || key.starts_with(&format!("{name}."))
     })
