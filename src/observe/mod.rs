@@ -1,1 +1,6 @@
 //! What the operator sees: access lines, metrics, the program's own log.
+
+pub mod access;
+pub mod access_log;
+mod json;
+pub mod log;
