@@ -2,3 +2,4 @@
 
 pub mod body;
 pub mod halt;
+pub mod path;
