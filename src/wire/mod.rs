@@ -2,4 +2,5 @@
 
 pub mod body;
 pub mod halt;
+pub mod host;
 pub mod path;
