@@ -2,5 +2,7 @@
 
 pub mod body;
 pub mod halt;
+pub mod hop;
 pub mod host;
+pub mod names;
 pub mod path;
