@@ -1,6 +1,8 @@
 //! HTTP words: bodies, paths, hosts, forwarding headers, refusals. No policy, no configuration.
 
 pub mod body;
+pub mod cookie;
+pub mod forwarded;
 pub mod halt;
 pub mod hop;
 pub mod host;
