@@ -8,3 +8,4 @@ pub mod hop;
 pub mod host;
 pub mod names;
 pub mod path;
+pub mod sfv;
