@@ -7,47 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, header};
-use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use thiserror::Error;
 
 use super::claims::{self, BadClaim, Claims};
+pub use super::credential::{CredentialError, credential};
 use super::issuer::{Issuer, IssuerRules, MAX_TOKEN_BYTES, TokenType};
 use super::jwks::NoKey;
 use super::jws::{self, FormError, Header, Unverified};
 use crate::crypto::digest::{Sha256, sha256};
 use crate::exchange::principal::{IdentityHeaders, Principal};
 use crate::state::keys::Refresh;
-
-/// Why the credentials of a request cannot be read without guessing: 400 `invalid_request` (RFC 6750 §3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum CredentialError {
-    /// More than one `Authorization` header.
-    #[error("more than one Authorization header")]
-    Repeated,
-    /// A token in the header and another in the query.
-    #[error("a token in the header and in the query")]
-    TwoPlaces,
-    /// Not one `b64token` after `Bearer` (RFC 6750 §2.1).
-    #[error("not one well-formed bearer token")]
-    Malformed,
-    /// Longer than [`MAX_TOKEN_BYTES`].
-    #[error("a token that is too long")]
-    TooLong,
-}
-
-impl CredentialError {
-    /// The stable code for logs.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Repeated => "credential-repeated",
-            Self::TwoPlaces => "credential-in-two-places",
-            Self::Malformed => "credential-malformed",
-            Self::TooLong => "credential-too-long",
-        }
-    }
-}
 
 /// Why a token is not accepted. For the log only: the client learns `invalid_token`, the same for all but the last.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -144,68 +114,6 @@ impl From<BadClaim> for TokenError {
     fn from(BadClaim(name): BadClaim) -> Self {
         Self::BadClaim(name)
     }
-}
-
-/// The bearer token of a request, if it has one. Other schemes and tokens in the query alone count as none: a URL is
-/// written to logs and histories (RFC 9700 §4.3.2).
-///
-/// # Errors
-/// Whatever would have to be guessed: see [`CredentialError`].
-pub fn credential<'a>(
-    headers: &'a HeaderMap,
-    query: Option<&str>,
-) -> Result<Option<&'a str>, CredentialError> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(CredentialError::Repeated);
-    }
-    let Some(token) = after_scheme(value.as_bytes()) else {
-        return Ok(None);
-    };
-    if query.is_some_and(has_token) {
-        return Err(CredentialError::TwoPlaces);
-    }
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(CredentialError::TooLong);
-    }
-    let token = std::str::from_utf8(token).map_err(|_| CredentialError::Malformed)?;
-    if is_b64token(token) {
-        Ok(Some(token))
-    } else {
-        Err(CredentialError::Malformed)
-    }
-}
-
-/// What follows `Bearer` and its spaces; `None` for another scheme.
-fn after_scheme(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return None;
-    }
-    match rest.first() {
-        None => Some(rest),
-        Some(b' ' | b'\t' | b',') => Some(rest.trim_ascii_start()),
-        Some(_) => None,
-    }
-}
-
-/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-fn is_b64token(token: &str) -> bool {
-    let body = token.trim_end_matches('=');
-    !body.is_empty()
-        && body
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
-}
-
-fn has_token(query: &str) -> bool {
-    query
-        .split('&')
-        .filter_map(|pair| pair.split('=').next())
-        .any(|name| percent_decode_str(name).eq(*b"access_token"))
 }
 
 /// The principal of a token that was verified before and still holds, without waiting for anything.
@@ -438,3 +346,6 @@ fn check_use(header: &Header, claims: &Claims) -> Result<(), TokenError> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

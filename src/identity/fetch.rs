@@ -131,12 +131,16 @@ impl Location {
     /// # Errors
     /// See [`FetchError`]; never more than [`MAX_BODY`] bytes nor later than [`DEADLINE`].
     pub async fn get(&self) -> Result<Bytes, FetchError> {
-        tokio::time::timeout(DEADLINE, self.get_in_time())
+        self.get_within(DEADLINE).await
+    }
+
+    async fn get_within(&self, deadline: Duration) -> Result<Bytes, FetchError> {
+        tokio::time::timeout(deadline, self.connect())
             .await
             .map_err(|_| FetchError::Deadline)?
     }
 
-    async fn get_in_time(&self) -> Result<Bytes, FetchError> {
+    async fn connect(&self) -> Result<Bytes, FetchError> {
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await?
             // A name such as `localhost` is only as local as the resolver says.
@@ -268,5 +272,168 @@ fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
         Ok(())
     } else {
         Err("no certificate in it".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::{FetchError, Location, LocationError, MAX_BODY};
+    use crate::identity::minting::{KeyServer, ok};
+
+    #[test]
+    fn only_https_or_this_machine() {
+        for good in [
+            "https://idp.example/keys",
+            "https://idp.example:8443",
+            "https://[::1]:8443/keys",
+            "http://127.0.0.1:1/keys",
+            "http://[::1]/keys",
+            "http://localhost:80/",
+        ] {
+            assert!(Location::new(good, None).is_ok(), "{good}");
+        }
+        for plain in [
+            "http://idp.example/",
+            "http://10.0.0.1/",
+            "http://127.0.0.1.evil.example/",
+            "http://localhost.evil/",
+        ] {
+            assert!(
+                matches!(Location::new(plain, None), Err(LocationError::Plain(_))),
+                "{plain}"
+            );
+        }
+        for bad in [
+            "",
+            "/keys",
+            "idp.example",
+            "file:///etc/passwd",
+            "ftp://127.0.0.1/",
+            "http://a@127.0.0.1/",
+            "https://a:b@idp.example/",
+        ] {
+            assert!(
+                matches!(Location::new(bad, None), Err(LocationError::Url(_))),
+                "{bad}"
+            );
+        }
+        let missing = Location::new("https://idp.example/", Some(Path::new("/nonexistent.pem")));
+        assert!(matches!(missing, Err(LocationError::Certificates { .. })));
+    }
+
+    async fn get(answer: String) -> Result<bytes::Bytes, FetchError> {
+        let server = KeyServer::start(answer).await;
+        Location::new(&server.url, None).unwrap().get().await
+    }
+
+    #[tokio::test]
+    async fn a_plain_answer_is_read_with_and_without_a_length() {
+        assert_eq!(get(ok(&json!({"a": 1}))).await.unwrap(), r#"{"a":1}"#);
+        assert_eq!(
+            get("HTTP/1.0 200 OK\r\n\r\nabc".to_owned()).await.unwrap(),
+            "abc"
+        );
+    }
+
+    #[tokio::test]
+    async fn answers_of_no_use() {
+        let redirect =
+            "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+        assert!(
+            matches!(get(redirect.to_owned()).await, Err(FetchError::Status(status)) if status == 302)
+        );
+        let gzip = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx";
+        assert!(matches!(
+            get(gzip.to_owned()).await,
+            Err(FetchError::Encoded)
+        ));
+        let large = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(MAX_BODY + 1));
+        assert!(matches!(get(large).await, Err(FetchError::TooLarge)));
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc";
+        assert!(matches!(
+            get(cut.to_owned()).await,
+            Err(FetchError::Http(_))
+        ));
+        assert!(matches!(
+            get("nonsense\r\n\r\n".to_owned()).await,
+            Err(FetchError::Http(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let silent = Location::new(&url, None)
+            .unwrap()
+            .get_within(Duration::from_millis(20))
+            .await;
+        assert!(matches!(silent, Err(FetchError::Deadline)));
+        drop(listener);
+        assert!(matches!(
+            Location::new(&url, None).unwrap().get().await,
+            Err(FetchError::Connect(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn https_needs_a_trusted_certificate_for_the_name() {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["localhost".to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
+        let ca = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(ca.path(), certificate.pem()).unwrap();
+        let port = serve(certificate.der().clone(), key.serialize_der()).await;
+
+        let good =
+            Location::new(&format!("https://localhost:{port}/keys"), Some(ca.path())).unwrap();
+        assert_eq!(good.get().await.unwrap(), "{}");
+        let untrusted = Location::new(&format!("https://localhost:{port}/keys"), None).unwrap();
+        assert!(matches!(untrusted.get().await, Err(FetchError::Connect(_))));
+        let other_name =
+            Location::new(&format!("https://127.0.0.1:{port}/keys"), Some(ca.path())).unwrap();
+        assert!(matches!(
+            other_name.get().await,
+            Err(FetchError::Connect(_))
+        ));
+    }
+
+    async fn serve(certificate: rustls::pki_types::CertificateDer<'static>, key: Vec<u8>) -> u16 {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate],
+                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = stream.write_all(ok(&json!({})).as_bytes()).await;
+                }
+            }
+        });
+        port
     }
 }

@@ -6,144 +6,23 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
 use thiserror::Error;
 
-use super::claims::{ClaimPath, parse_object};
+use super::claims::parse_object;
+pub use super::counts::{Counts, TOKEN_OUTCOMES};
 use super::fetch::{FetchError, Location, LocationError};
 use super::jwks::{KeySet, KeySetError};
 use super::jws::{Algorithm, KeyKind};
+pub use super::rules::{
+    Fetching, IssuerConfig, IssuerRules, KeySource, MAX_TOKEN_BYTES, TokenType,
+};
 use crate::crypto::rng;
-use crate::crypto::secret::Secret;
 use crate::state::keys::{Pace, Refresh, Refreshed, Versioned, unix_now};
-use crate::state::tokens::{DEFAULT_ENTRIES, VerifiedTokens};
-
-/// The most a token may weigh, whatever the file says.
-pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
-
-/// Which media types of token are accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TokenType {
-    /// `JWT`, `at+jwt` or none; ID, refresh, logout and proof tokens are still refused.
-    #[default]
-    Any,
-    /// `at+jwt` only (RFC 9068 §4).
-    AtJwt,
-}
-
-/// What a token must look like to be this issuer's and for us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuerRules {
-    /// The name in the file.
-    pub name: Arc<str>,
-    /// The exact `iss`.
-    pub issuer: String,
-    /// One of these must stand in `aud`.
-    pub audience: Vec<String>,
-    /// The algorithms that are accepted.
-    pub algorithms: Vec<Algorithm>,
-    /// The media types that are accepted.
-    pub token_type: TokenType,
-    /// Where the roles stand.
-    pub roles: Vec<ClaimPath>,
-    /// How far clocks may differ.
-    pub leeway: Duration,
-    /// How long after `iat` a token is accepted at most, when it has one.
-    pub max_age: Duration,
-    /// The longest token, never over [`MAX_TOKEN_BYTES`].
-    pub max_token_bytes: usize,
-}
-
-impl IssuerRules {
-    /// Rules with the documented defaults: RS256, PS256, ES256 and `EdDSA`, any type, no roles, 30 s, 24 h, 8 KiB.
-    pub fn new(name: &str, issuer: &str, audience: &[&str]) -> Self {
-        Self {
-            name: Arc::from(name),
-            issuer: issuer.to_owned(),
-            audience: audience.iter().copied().map(str::to_owned).collect(),
-            algorithms: vec![
-                Algorithm::Rs256,
-                Algorithm::Ps256,
-                Algorithm::Es256,
-                Algorithm::EdDsa,
-            ],
-            token_type: TokenType::Any,
-            roles: Vec::new(),
-            leeway: Duration::from_secs(30),
-            max_age: Duration::from_hours(24),
-            max_token_bytes: MAX_TOKEN_BYTES,
-        }
-    }
-}
-
-/// How keys are fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetching {
-    /// A PEM file of certificates to trust beside those of the system.
-    pub ca: Option<PathBuf>,
-    /// How often to fetch without need; a tenth more or less, so that many proxies do not come at once.
-    pub refresh: Duration,
-    /// The least time between two fetches.
-    pub floor: Duration,
-    /// How long keys are used while fetches fail.
-    pub stale: Duration,
-}
-
-impl Default for Fetching {
-    /// Every 10 minutes, at least 30 seconds apart, stale after 24 hours.
-    fn default() -> Self {
-        Self {
-            ca: None,
-            refresh: Duration::from_mins(10),
-            floor: Duration::from_secs(30),
-            stale: Duration::from_hours(24),
-        }
-    }
-}
-
-/// Where the keys come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySource {
-    /// A JSON Web Key Set on disk, read at start and by [`Issuer::reload_file`].
-    File(PathBuf),
-    /// A JSON Web Key Set at a URL.
-    Url {
-        /// https, or http to a loopback address.
-        url: String,
-        /// How to fetch.
-        fetching: Fetching,
-    },
-    /// The set that `<issuer>/.well-known/openid-configuration` names.
-    Discovery(Fetching),
-    /// A secret shared with the issuer, for HMAC.
-    Secret(Secret),
-}
-
-/// The whole of an issuer's part of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuerConfig {
-    /// What a token must look like.
-    pub rules: IssuerRules,
-    /// Where the keys come from.
-    pub keys: KeySource,
-    /// How many verified tokens are remembered.
-    pub token_entries: usize,
-}
-
-impl IssuerConfig {
-    /// An issuer with the default number of remembered tokens.
-    pub fn new(rules: IssuerRules, keys: KeySource) -> Self {
-        Self {
-            rules,
-            keys,
-            token_entries: DEFAULT_ENTRIES,
-        }
-    }
-}
+use crate::state::tokens::VerifiedTokens;
 
 /// Why an issuer cannot be set up. For the operator.
 #[derive(Debug, Error)]
@@ -431,67 +310,6 @@ fn read_file(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, IssuerErro
     }
 }
 
-/// What came of the tokens and the fetches of an issuer since it was set up.
-#[derive(Debug, Default)]
-pub struct Counts {
-    tokens: [AtomicU64; TOKEN_OUTCOMES.len()],
-    fetched: AtomicU64,
-    failed: AtomicU64,
-}
-
-/// The outcomes a token may have: the label values of `portcullis_tokens_verified_total`.
-pub const TOKEN_OUTCOMES: [&str; 18] = [
-    "cached",
-    "verified",
-    "malformed",
-    "too-long",
-    "algorithm",
-    "type",
-    "unknown-key",
-    "signature",
-    "expired",
-    "not-yet-valid",
-    "issuer",
-    "audience",
-    "missing-claim",
-    "bad-claim",
-    "duplicate-claim",
-    "critical",
-    "too-old",
-    "keys-unavailable",
-];
-
-impl Counts {
-    /// Each outcome of tokens with its count.
-    pub fn tokens(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        TOKEN_OUTCOMES.into_iter().zip(
-            self.tokens
-                .iter()
-                .map(|count| count.load(Ordering::Relaxed)),
-        )
-    }
-
-    /// Each outcome of key-set fetches with its count.
-    pub fn fetches(&self) -> [(&'static str, u64); 2] {
-        [
-            ("ok", self.fetched.load(Ordering::Relaxed)),
-            ("failed", self.failed.load(Ordering::Relaxed)),
-        ]
-    }
-
-    pub(super) fn token(&self, outcome: &str) {
-        let at = TOKEN_OUTCOMES.iter().position(|name| *name == outcome);
-        if let Some(count) = at.and_then(|at| self.tokens.get(at)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn fetched(&self, well: bool) {
-        let count = if well { &self.fetched } else { &self.failed };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// The issuers in use, by name; outside the snapshot, so that a reload keeps keys and verified tokens.
 #[derive(Debug, Default)]
 pub struct Issuers {
@@ -542,5 +360,71 @@ impl Issuers {
     pub fn are_ready(&self) -> bool {
         let now = unix_now();
         self.list().iter().all(|issuer| issuer.has_keys(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{Fetching, Issuer, IssuerConfig, IssuerError, IssuerRules, KeySource, jittered};
+    use crate::crypto::secret::Secret;
+    use crate::identity::jws::Algorithm;
+
+    fn error(algorithms: &[Algorithm], keys: KeySource) -> IssuerError {
+        let mut rules = IssuerRules::new("corp", "https://idp.example", &["portcullis"]);
+        rules.algorithms = algorithms.to_vec();
+        Issuer::new(IssuerConfig::new(rules, keys)).unwrap_err()
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused() {
+        let url = |url: &str| KeySource::Url {
+            url: url.to_owned(),
+            fetching: Fetching::default(),
+        };
+        let secret = || KeySource::Secret(Secret::new(vec![7; 64]));
+        let reachable = "https://idp.example/keys";
+        assert!(matches!(
+            error(&[], url(reachable)),
+            IssuerError::NoAlgorithm
+        ));
+        assert!(matches!(
+            error(&[Algorithm::Rs256, Algorithm::Hs256], url(reachable)),
+            IssuerError::KeyKind(Algorithm::Hs256)
+        ));
+        assert!(matches!(
+            error(&[Algorithm::Hs256, Algorithm::Rs256], secret()),
+            IssuerError::KeyKind(Algorithm::Rs256)
+        ));
+        assert!(matches!(
+            error(&[Algorithm::Rs256], url("http://idp.example/keys")),
+            IssuerError::Location(_)
+        ));
+        assert!(matches!(
+            error(
+                &[Algorithm::Rs256],
+                KeySource::File(PathBuf::from("/nonexistent"))
+            ),
+            IssuerError::File { .. }
+        ));
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(empty.path(), r#"{"keys":[]}"#).unwrap();
+        assert!(matches!(
+            error(
+                &[Algorithm::Rs256],
+                KeySource::File(empty.path().to_owned())
+            ),
+            IssuerError::NoKey(_)
+        ));
+    }
+
+    #[test]
+    fn jitter_stays_within_a_tenth() {
+        let period = Fetching::default().refresh;
+        for _ in 0..100 {
+            let pause = jittered(period);
+            assert!(pause >= period * 9 / 10 && pause <= period * 11 / 10);
+        }
     }
 }

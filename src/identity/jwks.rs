@@ -247,3 +247,186 @@ fn string<'a>(jwk: &'a Claims, name: &str) -> Option<&'a str> {
 fn member(jwk: &Claims, name: &str) -> Option<Vec<u8>> {
     decode(string(jwk, name)?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use super::{KeySet, KeySetError, NoKey};
+    use crate::crypto::secret::Secret;
+    use crate::identity::jws::Algorithm;
+    use crate::identity::minting::Minter;
+
+    fn set(keys: &[Value]) -> KeySet {
+        KeySet::parse(
+            json!({ "keys": keys }).to_string().as_bytes(),
+            &Algorithm::ALL,
+        )
+        .unwrap()
+    }
+
+    /// Checks a published token, and that a changed one fails.
+    fn check(keys: &KeySet, algorithm: Algorithm, token: &str) {
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let key = keys.find(None, algorithm).unwrap();
+        assert!(key.verify(message.as_bytes(), &signature));
+        assert!(!key.verify(&message.as_bytes()[1..], &signature));
+        assert!(!key.verify(message.as_bytes(), &signature[1..]));
+        assert!(!key.verify(message.as_bytes(), &[]));
+    }
+
+    const CLAIMS: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+
+    #[test]
+    fn rfc_7515_a_1_hs256() {
+        let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        let secret = Secret::new(URL_SAFE_NO_PAD.decode(key).unwrap());
+        let keys = KeySet::from_secret(&secret, &[Algorithm::Hs256]).unwrap();
+        let token = format!(
+            "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{CLAIMS}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+        );
+        check(&keys, Algorithm::Hs256, &token);
+    }
+
+    #[test]
+    fn rfc_7515_a_2_rs256() {
+        let n = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yR\
+                 T-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQO\
+                 S-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2e\
+                 thFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
+        let signature = "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5j\
+                         ujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07\
+                         Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI\
+                         8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw";
+        let keys = set(&[json!({"kty": "RSA", "n": n, "e": "AQAB"})]);
+        check(
+            &keys,
+            Algorithm::Rs256,
+            &format!("eyJhbGciOiJSUzI1NiJ9.{CLAIMS}.{signature}"),
+        );
+    }
+
+    #[test]
+    fn rfc_7515_a_3_es256() {
+        let keys = set(&[json!({"kty": "EC", "crv": "P-256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"})]);
+        let signature = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+        check(
+            &keys,
+            Algorithm::Es256,
+            &format!("eyJhbGciOiJFUzI1NiJ9.{CLAIMS}.{signature}"),
+        );
+    }
+
+    #[test]
+    fn rfc_8037_a_4_eddsa() {
+        let keys = set(&[
+            json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
+        ]);
+        let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        let token = format!("eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.{signature}");
+        check(&keys, Algorithm::EdDsa, &token);
+    }
+
+    #[test]
+    fn unfit_keys_are_left_out() {
+        let good = Minter::new(Algorithm::Es256).jwk("k");
+        let changed = |name: &str, value: Value| {
+            let mut jwk = good.clone();
+            jwk[name] = value;
+            jwk
+        };
+        let weak = json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([0xff; 128]), "e": "AQAB"});
+        for unfit in [
+            changed("use", "enc".into()),
+            changed("key_ops", json!(["sign"])),
+            changed("alg", "ES384".into()),
+            changed("alg", "unheard".into()),
+            changed("crv", "P-384".into()),
+            changed("kty", "OKP".into()),
+            changed("x", good["y"].clone()),
+            changed("x", "AA".into()),
+            changed("y", Value::Null),
+            json!({"kty": "oct", "k": "AAAA"}),
+            json!({"kty": "new"}),
+            json!({}),
+            weak,
+        ] {
+            assert!(set(std::slice::from_ref(&unfit)).is_empty(), "{unfit}");
+        }
+        for fit in [
+            good.clone(),
+            changed("use", "sig".into()),
+            changed("key_ops", json!(["verify"])),
+            changed("alg", "ES256".into()),
+        ] {
+            assert_eq!(set(&[fit]).len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_sign_byte_in_front_of_the_modulus_is_borne() {
+        let mut jwk = Minter::new(Algorithm::Rs256).jwk("k");
+        let n = URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap();
+        jwk["n"] = URL_SAFE_NO_PAD.encode([&[0][..], &n].concat()).into();
+        assert_eq!(set(&[jwk]).len(), 6);
+    }
+
+    #[test]
+    fn only_key_sets_are_read() {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"keys":{}}"#,
+            r#"{"keys":[1]}"#,
+            r#"{"keys":[],"keys":[]}"#,
+        ] {
+            assert_eq!(
+                KeySet::parse(bad.as_bytes(), &Algorithm::ALL).err(),
+                Some(KeySetError::Malformed),
+                "{bad}"
+            );
+        }
+        let many = json!({"keys": vec![json!({}); 101]}).to_string();
+        assert_eq!(
+            KeySet::parse(many.as_bytes(), &Algorithm::ALL).err(),
+            Some(KeySetError::TooMany)
+        );
+    }
+
+    #[test]
+    fn a_secret_is_as_long_as_its_hash() {
+        let secret = Secret::new(vec![7; 32]);
+        assert!(KeySet::from_secret(&secret, &[Algorithm::Hs256]).is_ok());
+        let long = KeySet::from_secret(&secret, &[Algorithm::Hs256, Algorithm::Hs512]);
+        assert_eq!(long.err(), Some(KeySetError::ShortSecret(Algorithm::Hs512)));
+    }
+
+    #[test]
+    fn keys_are_found_by_id_and_algorithm_together() {
+        let keys = set(&[
+            Minter::new(Algorithm::Es256).jwk("a"),
+            Minter::new(Algorithm::EdDsa).jwk("a"),
+            Minter::new(Algorithm::Es256).jwk("b"),
+        ]);
+        assert!(keys.find(Some("a"), Algorithm::Es256).is_ok());
+        assert!(keys.find(Some("a"), Algorithm::EdDsa).is_ok());
+        assert!(keys.find(None, Algorithm::EdDsa).is_ok());
+        assert_eq!(
+            keys.find(None, Algorithm::Es256).err(),
+            Some(NoKey::Ambiguous)
+        );
+        assert_eq!(
+            keys.find(Some("b"), Algorithm::EdDsa).err(),
+            Some(NoKey::Algorithm)
+        );
+        assert_eq!(
+            keys.find(Some("c"), Algorithm::Es256).err(),
+            Some(NoKey::Unknown)
+        );
+    }
+}

@@ -343,21 +343,14 @@ mod tests {
             format!("{good}.x"),
             format!("{good}=="),
             format!("{message}.c2lnZ"),
-            // The same three bytes with stray bits in the last letter.
-            format!("{message}.c2k"),
-            format!(".{good}"),
             format!("{message}.c2 ln"),
             format!("{message}.c2+n"),
-        ]
-        .into_iter()
-        .filter(|bad| !bad.ends_with(".c2k"))
-        {
+            format!(".{good}"),
+            // `c2k` with stray bits in its last letter.
+            format!("{message}.c2l"),
+        ] {
             assert_eq!(take_apart(&bad).err(), Some(FormError::Malformed), "{bad}");
         }
         assert!(take_apart(&format!("{message}.c2k")).is_ok());
-        assert_eq!(
-            take_apart(&format!("{message}.c2l")).err(),
-            Some(FormError::Malformed)
-        );
     }
 }

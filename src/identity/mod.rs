@@ -1,11 +1,17 @@
 //! Who is asking: claims, key sets, bearer tokens.
 //!
-//! `bearer` takes the token from a request and gives a principal; `issuer` holds rules, keys and verified tokens; `jws`
-//! and `claims` read the token, `jwks` the keys, `fetch` brings them.
+//! `bearer` makes a principal of the token that `credential` found; `issuer` holds `rules`, keys, verified tokens and
+//! `counts`; `jws` and `claims` read the token, `jwks` the keys, `fetch` brings them.
 
 pub mod bearer;
 pub mod claims;
+mod counts;
+mod credential;
 pub mod fetch;
 pub mod issuer;
 pub mod jwks;
 pub mod jws;
+mod rules;
+
+#[cfg(test)]
+mod minting;

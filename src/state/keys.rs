@@ -167,7 +167,7 @@ mod tests {
     const PACE: Pace = Pace {
         floor: Duration::from_secs(30),
         first_floor: Duration::from_secs(5),
-        stale: Duration::from_secs(86_400),
+        stale: Duration::from_hours(24),
     };
 
     #[test]

@@ -1,0 +1,100 @@
+//! The bearer token in the `Authorization` header (RFC 6750 §2.1), and the refusal of requests that carry two. For `bearer`.
+//!
+//! Nothing is known here of what a token says.
+
+use http::{HeaderMap, header};
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+
+use super::rules::MAX_TOKEN_BYTES;
+
+/// The bearer token of a request, if it has one. Other schemes and tokens in the query alone count as none: a URL is
+/// written to logs and histories (RFC 9700 §4.3.2).
+///
+/// # Errors
+/// Whatever would have to be guessed: see [`CredentialError`].
+pub fn credential<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&str>,
+) -> Result<Option<&'a str>, CredentialError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(CredentialError::Repeated);
+    }
+    let Some(token) = after_scheme(value.as_bytes()) else {
+        return Ok(None);
+    };
+    if query.is_some_and(has_token) {
+        return Err(CredentialError::TwoPlaces);
+    }
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(CredentialError::TooLong);
+    }
+    let token = std::str::from_utf8(token).map_err(|_| CredentialError::Malformed)?;
+    if is_b64token(token) {
+        Ok(Some(token))
+    } else {
+        Err(CredentialError::Malformed)
+    }
+}
+
+/// What follows `Bearer` and its spaces; `None` for another scheme.
+fn after_scheme(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return None;
+    }
+    match rest.first() {
+        None => Some(rest),
+        Some(b' ' | b'\t' | b',') => Some(rest.trim_ascii_start()),
+        Some(_) => None,
+    }
+}
+
+/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
+fn is_b64token(token: &str) -> bool {
+    let body = token.trim_end_matches('=');
+    !body.is_empty()
+        && body
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+}
+
+fn has_token(query: &str) -> bool {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split('=').next())
+        .any(|name| percent_decode_str(name).eq(*b"access_token"))
+}
+
+/// Why the credentials of a request cannot be read without guessing: 400 `invalid_request` (RFC 6750 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CredentialError {
+    /// More than one `Authorization` header.
+    #[error("more than one Authorization header")]
+    Repeated,
+    /// A token in the header and another in the query.
+    #[error("a token in the header and in the query")]
+    TwoPlaces,
+    /// Not one `b64token` after `Bearer` (RFC 6750 §2.1).
+    #[error("not one well-formed bearer token")]
+    Malformed,
+    /// Longer than [`MAX_TOKEN_BYTES`].
+    #[error("a token that is too long")]
+    TooLong,
+}
+
+impl CredentialError {
+    /// The stable code for logs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Repeated => "credential-repeated",
+            Self::TwoPlaces => "credential-in-two-places",
+            Self::Malformed => "credential-malformed",
+            Self::TooLong => "credential-too-long",
+        }
+    }
+}

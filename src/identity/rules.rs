@@ -1,0 +1,135 @@
+//! The plain data an issuer is set up from: what a token must look like, and where the keys come from. For `issuer`.
+//!
+//! Two equal values mean the same issuer, so a reload compares them. Nothing is checked here: that is `Issuer::new`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claims::ClaimPath;
+use super::jws::Algorithm;
+use crate::crypto::secret::Secret;
+use crate::state::tokens::DEFAULT_ENTRIES;
+
+/// The most a token may weigh, whatever the file says.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Which media types of token are accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenType {
+    /// `JWT`, `at+jwt` or none; ID, refresh, logout and proof tokens are still refused.
+    #[default]
+    Any,
+    /// `at+jwt` only (RFC 9068 §4).
+    AtJwt,
+}
+
+/// What a token must look like to be this issuer's and for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerRules {
+    /// The name in the file.
+    pub name: Arc<str>,
+    /// The exact `iss`.
+    pub issuer: String,
+    /// One of these must stand in `aud`.
+    pub audience: Vec<String>,
+    /// The algorithms that are accepted.
+    pub algorithms: Vec<Algorithm>,
+    /// The media types that are accepted.
+    pub token_type: TokenType,
+    /// Where the roles stand.
+    pub roles: Vec<ClaimPath>,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+    /// How long after `iat` a token is accepted at most, when it has one.
+    pub max_age: Duration,
+    /// The longest token, never over [`MAX_TOKEN_BYTES`].
+    pub max_token_bytes: usize,
+}
+
+impl IssuerRules {
+    /// Rules with the documented defaults: RS256, PS256, ES256 and `EdDSA`, any type, no roles, 30 s, 24 h, 8 KiB.
+    pub fn new(name: &str, issuer: &str, audience: &[&str]) -> Self {
+        Self {
+            name: Arc::from(name),
+            issuer: issuer.to_owned(),
+            audience: audience.iter().copied().map(str::to_owned).collect(),
+            algorithms: vec![
+                Algorithm::Rs256,
+                Algorithm::Ps256,
+                Algorithm::Es256,
+                Algorithm::EdDsa,
+            ],
+            token_type: TokenType::Any,
+            roles: Vec::new(),
+            leeway: Duration::from_secs(30),
+            max_age: Duration::from_hours(24),
+            max_token_bytes: MAX_TOKEN_BYTES,
+        }
+    }
+}
+
+/// How keys are fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetching {
+    /// A PEM file of certificates to trust beside those of the system.
+    pub ca: Option<PathBuf>,
+    /// How often to fetch without need; a tenth more or less, so that many proxies do not come at once.
+    pub refresh: Duration,
+    /// The least time between two fetches.
+    pub floor: Duration,
+    /// How long keys are used while fetches fail.
+    pub stale: Duration,
+}
+
+impl Default for Fetching {
+    /// Every 10 minutes, at least 30 seconds apart, stale after 24 hours.
+    fn default() -> Self {
+        Self {
+            ca: None,
+            refresh: Duration::from_mins(10),
+            floor: Duration::from_secs(30),
+            stale: Duration::from_hours(24),
+        }
+    }
+}
+
+/// Where the keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JSON Web Key Set on disk, read at start and by [`super::issuer::Issuer::reload_file`].
+    File(PathBuf),
+    /// A JSON Web Key Set at a URL.
+    Url {
+        /// https, or http to a loopback address.
+        url: String,
+        /// How to fetch.
+        fetching: Fetching,
+    },
+    /// The set that `<issuer>/.well-known/openid-configuration` names.
+    Discovery(Fetching),
+    /// A secret shared with the issuer, for HMAC.
+    Secret(Secret),
+}
+
+/// The whole of an issuer's part of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerConfig {
+    /// What a token must look like.
+    pub rules: IssuerRules,
+    /// Where the keys come from.
+    pub keys: KeySource,
+    /// How many verified tokens are remembered.
+    pub token_entries: usize,
+}
+
+impl IssuerConfig {
+    /// An issuer with the default number of remembered tokens.
+    pub fn new(rules: IssuerRules, keys: KeySource) -> Self {
+        Self {
+            rules,
+            keys,
+            token_entries: DEFAULT_ENTRIES,
+        }
+    }
+}
