@@ -2,5 +2,8 @@
 
 pub mod access;
 pub mod access_log;
+mod cells;
 mod json;
 pub mod log;
+pub mod metrics;
+mod scrape;
