@@ -8,4 +8,5 @@ pub mod hop;
 pub mod host;
 pub mod names;
 pub mod path;
+pub mod profile;
 pub mod sfv;
