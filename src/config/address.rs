@@ -303,3 +303,144 @@ fn listen_hint(text: &str) -> String {
         _ => "such as `127.0.0.1:8443`, `[::]:8443` or `unix:/run/portcullis.sock`".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Host, ListenAddr, ServerUrl, host_and_port};
+    use crate::config::Show;
+    use crate::config::value::read;
+
+    fn server(text: &str) -> Result<String, String> {
+        read::<ServerUrl>(&format!("{text:?}"))
+            .map(|url| url.to_string())
+            .map_err(|complaint| complaint.hint.unwrap_or(complaint.message))
+    }
+
+    #[test]
+    fn servers() {
+        assert_eq!(
+            server("http://127.0.0.1:8000").as_deref(),
+            Ok("http://127.0.0.1:8000")
+        );
+        assert_eq!(
+            server("https://App.Example").as_deref(),
+            Ok("https://app.example:443")
+        );
+        assert_eq!(server("h2c://[::1]").as_deref(), Ok("h2c://[::1]:80"));
+        assert_eq!(
+            server("unix:/run/app.sock").as_deref(),
+            Ok("unix:/run/app.sock")
+        );
+        assert_eq!(
+            server("app:8000"),
+            Err("with its scheme: `http://app:8000`".into())
+        );
+        assert_eq!(
+            server("http://app/"),
+            Err("`http://app`; paths belong to blueprints and routes".into())
+        );
+    }
+
+    #[test]
+    fn hostile_servers() {
+        for bad in [
+            "",
+            "http://",
+            "http://:80",
+            "http://a:0",
+            "http://a:080",
+            "http://a:65536",
+            "http://a:",
+            "http://a:+8",
+            "http://a b",
+            "http://a\\b",
+            "http://a..b",
+            "http://.a",
+            "http://a.",
+            "http://ä.example",
+            "http://[::1",
+            "http://::1",
+            "http://[::1]x",
+            "http://[fe80::1%25eth0]",
+            "http://127.1",
+            "http://0x7f.0.0.1",
+            "http://0177.0.0.1",
+            "http://2130706433",
+            "http://1.2.3.0x4",
+            "ftp://a",
+            "HTTP://a",
+            "http://a?x",
+            "http://a#x",
+            "unix:",
+            "unix:app.sock",
+            "unix://app.sock",
+            "http://a\r\nHost: b",
+        ] {
+            assert!(server(bad).is_err(), "{bad:?}");
+        }
+        assert!(server(&format!("unix:/{}", "x".repeat(107))).is_err());
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        let complaint = read::<ServerUrl>("\"http://me:hunter2@app\"").unwrap_err();
+        assert_eq!(complaint.show, Show::PlaceOnly);
+        assert!(!format!("{complaint:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn loopback_by_name_and_address() {
+        let loopback = |text: &str| host_and_port(text).is_some_and(|(host, _)| host.is_loopback());
+        assert!(loopback("localhost") && loopback("app.localhost") && loopback("127.9.9.9"));
+        assert!(loopback("[::1]") && loopback("[::ffff:127.0.0.1]"));
+        assert!(
+            !loopback("localhost.example") && !loopback("128.0.0.1") && !loopback("notlocalhost")
+        );
+        assert_eq!(
+            Host::parse("A.Example"),
+            Some(Host::Name("a.example".into()))
+        );
+    }
+
+    #[test]
+    fn listeners() {
+        let listen = |text: &str| read::<ListenAddr>(text);
+        assert_eq!(
+            listen("\"[::]:8443\"").map(|address| address.is_local()),
+            Ok(false)
+        );
+        assert_eq!(
+            listen("\"127.0.0.1:0\"").map(|address| address.is_local()),
+            Ok(true)
+        );
+        assert_eq!(
+            listen("\"unix:/run/p.sock\"").map(|address| address.is_local()),
+            Ok(true)
+        );
+        for (bad, hint) in [
+            (
+                "\":8443\"",
+                "all addresses: `[::]:8443`, this machine: `127.0.0.1:8443`",
+            ),
+            (
+                "\"8443\"",
+                "all addresses: `[::]:8443`, this machine: `127.0.0.1:8443`",
+            ),
+            (
+                "\"localhost:80\"",
+                "names are not looked up: `127.0.0.1:80` or `[::1]:80`",
+            ),
+            ("8443", "with its address: `\"[::]:8443\"`"),
+            (
+                "\"127.0.0.1\"",
+                "such as `127.0.0.1:8443`, `[::]:8443` or `unix:/run/portcullis.sock`",
+            ),
+        ] {
+            assert_eq!(
+                listen(bad).unwrap_err().hint.as_deref(),
+                Some(hint),
+                "{bad}"
+            );
+        }
+    }
+}

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use super::load::Loading;
 use super::place::{At, FileId};
 use super::problem::{Problem, Problems};
+use super::scalars::OneOrMany;
 use super::validate::join;
-use super::value::{FromValue, Node, OneOrMany, Table, Value, quoted};
+use super::value::{Complaint, FromValue, Node, Table, Value, quoted};
 
 const KEY: &str = "include";
 
@@ -29,7 +30,7 @@ pub(crate) fn merge_includes(loading: &mut Loading, root: &mut Table, file: File
         for path in pattern.expand(&folder, loading) {
             if !seen.contains(&real(&path)) {
                 seen.push(real(&path));
-                let (_, table) = loading.read(&path);
+                let (_, table) = loading.read(&path, Some(pattern.at));
                 merge_file(root, table, loading);
             }
         }
@@ -78,7 +79,7 @@ impl Merge<'_> {
         match (&mut into.node, from.node) {
             (Node::Table(into), Node::Table(from)) => self.tables(into, from, path),
             (Node::Array(into), Node::Array(from)) if all_tables(into) && all_tables(&from) => {
-                into.extend(from)
+                into.extend(from);
             }
             _ => self.conflict(path, into.at, from.at),
         }
@@ -107,13 +108,10 @@ struct Pattern {
 }
 
 impl FromValue for Pattern {
-    fn from_value(value: &Value) -> Result<Self, super::value::Complaint> {
+    fn from_value(value: &Value) -> Result<Self, Complaint> {
         let text = String::from_value(value)?;
         if text.is_empty() || text.contains('\0') {
-            return Err(super::value::Complaint::new(format!(
-                "{} is not a path",
-                quoted(&text)
-            )));
+            return Err(Complaint::new(format!("{} is not a path", quoted(&text))));
         }
         Ok(Self { text, at: value.at })
     }
@@ -143,7 +141,12 @@ impl Pattern {
         if !name.contains('*') {
             return self.single(parent.join(name), loading);
         }
-        let mut paths: Vec<PathBuf> = names_in(&parent)
+        let listed = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &parent
+        };
+        let mut paths: Vec<PathBuf> = names_in(listed)
             .into_iter()
             .filter(|candidate| matches(name, candidate))
             .map(|candidate| parent.join(candidate))
@@ -154,7 +157,7 @@ impl Pattern {
             let problem = Problem::warning(format!("{} matches no file", quoted(&self.text)));
             loading.problems.push(problem.at(self.at).key(KEY));
         }
-        loading.folders.push(parent);
+        loading.folders.push(listed.to_owned());
         paths
     }
 

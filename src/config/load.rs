@@ -6,12 +6,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::document::parse;
 use super::include;
 use super::overrides;
-use super::place::{FileId, Sources};
+use super::place::{At, FileId, Sources};
 use super::problem::{Problem, Problems};
 use super::secret::because;
-use super::value::{Table, parse, quoted};
+use super::value::{Table, quoted};
 
 /// Larger files are refused: places are 32-bit, and no honest file comes near.
 const LARGEST: u64 = 16 << 20;
@@ -34,7 +35,7 @@ pub struct Loaded {
 /// Reads a file with its includes and sets `--set` overrides (`a.b.c=VALUE`) over it.
 pub fn load(path: &Path, overrides: &[String]) -> Loaded {
     let mut loading = Loading::default();
-    let root = loading.read(path);
+    let root = loading.read(path, None);
     loading.finish(root, overrides)
 }
 
@@ -76,12 +77,12 @@ impl Loading {
         }
     }
 
-    /// Reads and parses one file; a file that cannot be read is an empty table and a problem.
-    pub(crate) fn read(&mut self, path: &Path) -> (FileId, Table) {
+    /// Reads and parses one file; a file that cannot be read is an empty table and a problem where it was named.
+    pub(crate) fn read(&mut self, path: &Path, named_at: Option<At>) -> (FileId, Table) {
         self.files.push(path.to_owned());
         let folder = path.parent().unwrap_or(Path::new(""));
         let text = read_text(path).unwrap_or_else(|message| {
-            self.problems.push(Problem::error(message));
+            self.problems.push(Problem::error(message).at(named_at));
             String::new()
         });
         let file = self.sources.add(path.to_string_lossy(), text, folder);
@@ -111,4 +112,250 @@ fn read_text(path: &Path) -> Result<String, String> {
             + 1;
         format!("{name} is not UTF-8 text: bad byte in line {line}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Loaded, load, load_str};
+    use crate::config::{Color, Reader, render};
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("inside")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        folder
+    }
+
+    fn messages(loaded: Loaded, root: &Path) -> Vec<String> {
+        let root = format!("{}/", root.display());
+        loaded
+            .problems
+            .into_sorted()
+            .iter()
+            .map(|problem| {
+                let place = problem
+                    .at
+                    .map(|at| loaded.sources.line_of(at).to_string())
+                    .unwrap_or_default();
+                format!("{place} {}", problem.message).replace(&root, "")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn includes_append_and_add_sorted_by_name() {
+        let files = [
+            (
+                "gate.toml",
+                "include = [\"b/*.toml\", \"b/2.toml\"]\n[[blueprints]]\nname = \"0\"\n[upstreams.a]\nx = 1\n",
+            ),
+            ("b/2.toml", "[[blueprints]]\nname = \"2\"\ncert = \"c\"\n"),
+            (
+                "b/1.toml",
+                "[[blueprints]]\nname = \"1\"\n[upstreams.b]\nx = 1\n[upstreams.a]\ny = 2\n",
+            ),
+            ("b/.hidden.toml", "[[blueprints]]\nname = \"hidden\"\n"),
+            ("b/notes.txt", "not toml"),
+        ];
+        let folder = folder(&files);
+        let loaded = load(&folder.path().join("gate.toml"), &[]);
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
+        let blueprints = root.tables("blueprints");
+        let names: Vec<_> = blueprints
+            .iter()
+            .filter_map(|reader| reader.get::<String>("name"))
+            .collect();
+        assert_eq!(names, ["0", "1", "2"]);
+        assert_eq!(
+            blueprints.last().and_then(|reader| reader.path("cert")),
+            Some(folder.path().join("b/c"))
+        );
+        assert_eq!(root.named("upstreams").len(), 2);
+        assert_eq!(
+            root.section("upstreams").section("a").get::<u16>("y"),
+            Some(2)
+        );
+        assert_eq!(loaded.files.len(), 3);
+        assert_eq!(loaded.folders, [folder.path().join("b")]);
+    }
+
+    #[test]
+    fn conflicts_nesting_and_missing_files_are_told_together() {
+        let folder = folder(&[
+            (
+                "gate.toml",
+                "include = [\"a.toml\", \"no.toml\", \"x*.toml\", \"*/y.toml\"]\n[server]\nworkers = 1\nnets = [\"a\"]\n",
+            ),
+            (
+                "a.toml",
+                "include = \"b.toml\"\n[server]\nworkers = 1\nnets = [\"b\"]\n[server.limits]\n",
+            ),
+            ("b.toml", "broken"),
+        ]);
+        let loaded = load(&folder.path().join("gate.toml"), &[]);
+        insta::assert_snapshot!(messages(loaded, folder.path()).join("\n"), @r#"
+        gate.toml:1 there is no file `no.toml`
+        gate.toml:1 `x*.toml` matches no file
+        gate.toml:1 `*/y.toml` has `*` in a folder name
+        a.toml:1 an included file cannot include others
+        a.toml:3 `server.workers` is set in two files, here and in gate.toml:3
+        a.toml:4 `server.nets` is set in two files, here and in gate.toml:4
+        "#);
+    }
+
+    #[test]
+    fn the_main_file_may_be_matched_by_its_own_include() {
+        let folder = folder(&[
+            ("gate.toml", "include = \"*.toml\"\nx = 1\n"),
+            ("z.toml", "y = 1\n"),
+        ]);
+        let loaded = load(&folder.path().join("gate.toml"), &[]);
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        assert_eq!(loaded.files.len(), 2);
+    }
+
+    #[test]
+    fn files_that_cannot_be_read() {
+        let folder = folder(&[]);
+        let path = folder.path().join("no.toml");
+        assert_eq!(
+            messages(load(&path, &[]), folder.path()),
+            [" cannot read `no.toml`: no such file or directory"]
+        );
+        std::fs::write(&path, b"a = 1\nb = \"\xff\"\n").expect("written");
+        assert_eq!(
+            messages(load(&path, &[]), folder.path()),
+            [" `no.toml` is not UTF-8 text: bad byte in line 2"]
+        );
+        std::fs::write(&path, vec![b'#'; (16 << 20) + 1]).expect("written");
+        assert_eq!(
+            messages(load(&path, &[]), folder.path()),
+            [" `no.toml` is larger than 16 MiB"]
+        );
+    }
+
+    #[test]
+    fn several_syntax_errors_have_places() {
+        let loaded = load_str("t.toml", "a =\nb = 1\nb = 2\n[c\nd = 01\n", &[]);
+        let shown = render(
+            &loaded.problems.into_sorted(),
+            &loaded.sources,
+            Color::Never,
+        );
+        insta::assert_snapshot!(shown, @r#"
+        error: string values must be quoted, expected literal string
+         --> t.toml:1:4
+          |
+        1 | a =
+          |    ^ not TOML from here
+
+        error: duplicate key
+         --> t.toml:3:1
+          |
+        3 | b = 2
+          | ^
+
+        error: unclosed table, expected `]`
+         --> t.toml:4:3
+          |
+        4 | [c
+          |   ^ not TOML from here
+        "#);
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        for text in [
+            "[".repeat(100_000),
+            format!("a = {}", "[".repeat(100_000)),
+            vec!["a"; 100_000].join(".") + " = 1",
+            "a = {b = ".repeat(50_000),
+        ] {
+            let loaded = load_str(
+                "t.toml",
+                &text,
+                &[format!("{}=1", vec!["a"; 100_000].join("."))],
+            );
+            assert!(loaded.problems.has_errors());
+        }
+    }
+
+    #[test]
+    fn overrides_set_any_key() {
+        let text = "[server]\nhttps = [\"[::]:8443\"]\n[[blueprints]]\nname = \"a\"\n";
+        let set = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            load_str("t.toml", text, &overrides)
+        };
+        let loaded = set(&[
+            "server.https=127.0.0.1:9443",
+            "server.limits.header_count = 7",
+            "blueprints.0.name='b=c'",
+            "upstreams.\"x=y\".servers=[\"http://a\"]",
+            "log.level=info",
+            "empty=",
+        ]);
+        assert!(!loaded.problems.has_errors(), "{:?}", loaded.problems);
+        let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
+        let server = root.section("server");
+        assert_eq!(
+            server.get::<String>("https").as_deref(),
+            Some("127.0.0.1:9443")
+        );
+        assert_eq!(server.section("limits").get::<u16>("header_count"), Some(7));
+        assert_eq!(
+            root.tables("blueprints")
+                .first()
+                .and_then(|reader| reader.get::<String>("name"))
+                .as_deref(),
+            Some("b=c")
+        );
+        assert_eq!(
+            root.named("upstreams").first().map(|(name, ..)| *name),
+            Some("x=y")
+        );
+        assert_eq!(root.get::<String>("empty").as_deref(), Some(""));
+        let at = server.at("https").expect("set");
+        assert_eq!(
+            (
+                loaded.sources.line_of(at).to_string().as_str(),
+                loaded.sources.slice(at)
+            ),
+            ("--set:1", "127.0.0.1:9443")
+        );
+    }
+
+    #[test]
+    fn overrides_that_cannot_be_set() {
+        for bad in [
+            "",
+            "server.https",
+            "=1",
+            "a b=1",
+            "a..b=1",
+            "blueprints.1.name=x",
+            "blueprints.name=x",
+            "a\n=1",
+            "[a]\nb=1",
+            "\"a=1",
+        ] {
+            let loaded = load_str(
+                "t.toml",
+                "[[blueprints]]\nname = \"a\"\n",
+                &[bad.to_owned()],
+            );
+            assert!(loaded.problems.has_errors(), "{bad:?}");
+            render(
+                &loaded.problems.into_sorted(),
+                &loaded.sources,
+                Color::Never,
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! hands typed values to whoever compiles them, nearest layer first; [`render`] shows what is wrong and where.
 
 mod address;
+mod document;
 mod include;
 mod load;
 mod network;
@@ -15,6 +16,7 @@ mod reader;
 mod render;
 mod schema;
 mod secret;
+mod scalars;
 mod section;
 mod units;
 mod url;
@@ -22,20 +24,23 @@ mod validate;
 mod value;
 
 pub use address::{Host, ListenAddr, Scheme, ServerUrl};
+pub use document::{parse, parse_value};
 pub use load::{Loaded, load, load_str};
 pub use network::{Cidr, Origin, OriginPattern};
 pub use place::{At, FileId, Place, Sources};
 pub use problem::{Problem, Problems, Severity, Show};
 pub use reader::{Layer, Reader};
 pub use render::{Color, render};
+pub use scalars::OneOrMany;
 pub use schema::json_schema;
 pub use secret::{FilePath, SecretRef};
 pub use section::{Key, Kind, Section, walk_keys};
 pub use units::Bytes;
 pub use url::HttpsUrl;
-pub use validate::validate;
-pub use value::{
-    Complaint, Entry, FromValue, Node, OneOrMany, Table, Value, parse, parse_value, quoted,
-};
+pub use validate::{validate, validate_defaults};
+pub use value::{Complaint, Entry, FromValue, Node, Table, Value, quoted};
 
 pub use crate::crypto::secret::Secret;
+
+#[cfg(test)]
+mod hostile;

@@ -29,13 +29,10 @@ impl FromValue for Cidr {
     fn from_value(value: &Value) -> Result<Self, Complaint> {
         let text = text_of(value, "a network such as `10.0.0.0/8`")?;
         let complaint = |why: &str| Complaint::new(format!("{} {why}", quoted(text)));
-        let network = match text.parse::<IpAddr>() {
-            Ok(address) => IpNet::from(address),
-            Err(_) => text.parse().map_err(|_| {
-                complaint("is not a network")
-                    .hint("such as `10.0.0.0/8`, `2001:db8::/32` or one address")
-            })?,
-        };
+        let network = network(text).ok_or_else(|| {
+            complaint("is not a network")
+                .hint("such as `10.0.0.0/8`, `2001:db8::/32` or one address")
+        })?;
         if network.addr() != network.network() {
             return Err(
                 complaint("has bits set behind its mask").hint(format!("`{}`", network.trunc()))
@@ -49,6 +46,16 @@ impl FromValue for Cidr {
         }
         Ok(Self(network))
     }
+}
+
+/// The standard library reads the address: `010.0.0.0` is octal to some programs and decimal to others, so not here.
+fn network(text: &str) -> Option<IpNet> {
+    let Some((address, bits)) = text.split_once('/') else {
+        return text.parse::<IpAddr>().ok().map(IpNet::from);
+    };
+    let plain = bits == "0" || !bits.starts_with(['0', '+']);
+    let bits = bits.parse().ok().filter(|_| plain)?;
+    IpNet::new(address.parse().ok()?, bits).ok()
 }
 
 /// An origin in the form in which browsers send it: lower-case, without the default port.
@@ -216,5 +223,137 @@ impl FromValue for OriginPattern {
             after: format!(".{after}"),
             before,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cidr, Origin, OriginPattern};
+    use crate::config::value::read;
+
+    fn hint<T: super::FromValue>(text: &str) -> Option<String> {
+        read::<T>(&format!("{text:?}"))
+            .err()
+            .map(|complaint| complaint.hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn networks() {
+        let network = |text: &str| read::<Cidr>(&format!("{text:?}")).expect(text);
+        assert_eq!(network("10.0.0.0/8").to_string(), "10.0.0.0/8");
+        assert_eq!(network("192.0.2.7").to_string(), "192.0.2.7/32");
+        assert_eq!(network("2001:db8::1").to_string(), "2001:db8::1/128");
+        assert!(network("10.0.0.0/8").contains("::ffff:10.1.2.3".parse().expect("valid")));
+        assert!(!network("10.0.0.0/8").contains("11.0.0.0".parse().expect("valid")));
+        assert_eq!(hint::<Cidr>("10.1.2.3/8").as_deref(), Some("`10.0.0.0/8`"));
+        assert_eq!(
+            hint::<Cidr>("2001:db8::1/32").as_deref(),
+            Some("`2001:db8::/32`")
+        );
+        assert_eq!(
+            hint::<Cidr>("::ffff:10.0.0.0/104").as_deref(),
+            Some("`10.0.0.0/8`")
+        );
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "010.0.0.0/8",
+            "10.0.0.0/08",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "::/129",
+            "any",
+            "fe80::1%eth0",
+        ] {
+            assert!(hint::<Cidr>(bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn origins_come_out_as_browsers_send_them() {
+        let origin = |text: &str| {
+            read::<Origin>(&format!("{text:?}"))
+                .expect(text)
+                .to_string()
+        };
+        assert_eq!(origin("HTTPS://App.Example:443"), "https://app.example");
+        assert_eq!(origin("http://app.example:8080"), "http://app.example:8080");
+        assert_eq!(origin("https://[2001:DB8::1]"), "https://[2001:db8::1]");
+        assert_eq!(origin("capacitor://localhost"), "capacitor://localhost");
+        assert_eq!(
+            hint::<Origin>("https://app.example/").as_deref(),
+            Some("`https://app.example`")
+        );
+        assert_eq!(
+            hint::<Origin>("app.example").as_deref(),
+            Some("with its scheme: `https://app.example`")
+        );
+        for bad in [
+            "",
+            "null",
+            "*",
+            "https://",
+            "https://*.a.example",
+            "file:///x",
+            "https://a b",
+            "https://ü.example",
+            "https://a.example.",
+            "https://a:b@c",
+            "https://a:0",
+            "data:text/html,x",
+            "://a",
+            "https://a\n",
+        ] {
+            assert!(hint::<Origin>(bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn one_label_stands_for_the_star() {
+        let pattern = read::<OriginPattern>("\"https://*.partner.example\"").expect("valid");
+        assert!(pattern.matches(b"https://a.partner.example"));
+        for other in [
+            "https://partner.example",
+            "https://.partner.example",
+            "https://a.b.partner.example",
+            "http://a.partner.example",
+            "https://a.partner.example:8443",
+            "https://a.partner.example.evil.example",
+            "https://evil.example/.partner.example",
+            "https://apartner.example",
+            "https://A.partner.example",
+            "https://a\0.partner.example",
+            "null",
+            "",
+        ] {
+            assert!(!pattern.matches(other.as_bytes()), "{other:?}");
+        }
+        let with_port = read::<OriginPattern>("\"https://*.a.example:8443\"").expect("valid");
+        assert!(with_port.matches(b"https://x.a.example:8443"));
+        assert_eq!(with_port.to_string(), "https://*.a.example:8443");
+    }
+
+    #[test]
+    fn patterns_too_wide_or_misplaced_are_refused() {
+        for bad in [
+            "https://*",
+            "https://*.com",
+            "https://*.",
+            "https://a.*.example",
+            "https://*a.example",
+            "https://*.*.example",
+            "https://*.127.0.0.1",
+            "https://*.[::1]",
+            "*.a.example",
+            "https://*.a.example/x",
+            "**",
+        ] {
+            assert!(hint::<OriginPattern>(bad).is_some(), "{bad:?}");
+        }
+        assert_eq!(read::<OriginPattern>("\"*\""), Ok(OriginPattern::Any));
+        assert!(read::<OriginPattern>("\"http://*.localhost\"").is_ok());
     }
 }

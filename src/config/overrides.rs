@@ -2,10 +2,11 @@
 //!
 //! Elements of lists are reached by their number from 0: `blueprints.0.prefix=/v2`.
 
+use super::document::{parse, parse_value};
 use super::load::Loading;
 use super::place::{At, FileId, Sources};
 use super::problem::{Problem, Problems};
-use super::value::{Entry, Node, Table, Value, parse, parse_value, quoted};
+use super::value::{Entry, Node, Table, Value, quoted};
 
 const NAME: &str = "--set";
 
@@ -48,6 +49,9 @@ fn split(text: &str) -> Option<(&str, usize)> {
 
 /// TOML's own parser reads the key, so that quoting works as in the file.
 fn key_path(key: &str, file: FileId) -> Option<Vec<(String, At)>> {
+    if key.contains('\n') {
+        return None;
+    }
     let mut sources = Sources::new();
     let scratch = sources.add(NAME, format!("{key}=0"), "");
     let problems = Problems::new();

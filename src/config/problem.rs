@@ -150,6 +150,11 @@ impl Problems {
         })
     }
 
+    /// All problems as they came.
+    pub fn into_list(self) -> Vec<Problem> {
+        self.list.into_inner()
+    }
+
     /// All problems by file and position, each once; those without a place come first.
     ///
     /// A value under `defaults` is read for every route, so the same finding may have been pushed many times.

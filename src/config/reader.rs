@@ -335,3 +335,183 @@ impl<'a> Reader<'a> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Layer, Reader};
+    use crate::config::{Loaded, Node, Table, load_str};
+
+    const TEXT: &str = "\
+[defaults.cors]
+origins = [\"a\", \"b\"]
+max_age = \"10m\"
+[defaults.headers]
+set = { X-A = \"far\", X-B = \"far\" }
+[defaults.auth]
+roles = [\"reader\"]
+[route.cors]
+origins = []
+[route.headers.set]
+X-A = \"near\"
+[blueprint]
+auth = \"public\"
+[route.auth]
+step = true
+[upstreams.a]
+w = 1
+[upstreams.b]
+w = \"x\"
+[[lists]]
+n = 1
+[[lists]]
+n = 2
+";
+
+    fn table<'a>(loaded: &'a Loaded, key: &str) -> &'a Table {
+        loaded
+            .root
+            .get(key)
+            .and_then(|value| value.as_table())
+            .expect("a table of the test file")
+    }
+
+    fn route(loaded: &Loaded) -> Reader<'_> {
+        let layer = |key: &str| Layer::new(table(loaded, key), key);
+        Reader::layered(
+            vec![layer("route"), layer("blueprint"), layer("defaults")],
+            &loaded.problems,
+            &loaded.sources,
+        )
+    }
+
+    #[test]
+    fn the_nearest_layer_wins_key_by_key() {
+        let loaded = load_str("t.toml", TEXT, &[]);
+        let route = route(&loaded);
+        let cors = route.section("cors");
+        assert_eq!(
+            cors.get::<Vec<String>>("origins"),
+            Some(vec![]),
+            "even an empty list replaces"
+        );
+        assert_eq!(
+            cors.get::<Duration>("max_age"),
+            Some(Duration::from_mins(10))
+        );
+        assert_eq!(
+            (cors.key_path("origins"), cors.key_path("max_age")),
+            ("route.cors.origins".into(), "defaults.cors.max_age".into())
+        );
+        assert!(cors.present() && !cors.has("methods") && cors.get::<String>("methods").is_none());
+        let absent = route.section("nothing").section("deeper");
+        assert!(!absent.present() && absent.place() == route.place());
+        assert_eq!(absent.key_path("k"), "route.nothing.deeper.k");
+        let set: Vec<_> = route
+            .section("headers")
+            .entries("set")
+            .iter()
+            .map(|e| (e.key.as_str(), e.value.as_str()))
+            .collect();
+        assert_eq!(set, [("X-A", Some("near")), ("X-B", Some("far"))]);
+    }
+
+    #[test]
+    fn a_scalar_hides_the_tables_behind_it() {
+        let loaded = load_str("t.toml", TEXT, &[]);
+        let auth = route(&loaded).section("auth");
+        assert!(
+            auth.has("step") && !auth.has("roles"),
+            "`public` of the blueprint stands between"
+        );
+        assert!(
+            route(&loaded).nearest_scalar("auth").is_none(),
+            "the route has a table"
+        );
+        let blueprint = Layer::new(table(&loaded, "blueprint"), "blueprint");
+        let defaults = Layer::new(table(&loaded, "defaults"), "defaults");
+        let reader = Reader::layered(vec![blueprint, defaults], &loaded.problems, &loaded.sources);
+        assert_eq!(
+            reader
+                .nearest_scalar("auth")
+                .and_then(|value| value.as_str()),
+            Some("public")
+        );
+        assert!(!reader.section("auth").present());
+    }
+
+    #[test]
+    fn what_is_refused_is_told_exactly_once() {
+        let loaded = load_str("t.toml", TEXT, &[]);
+        let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
+        for _ in 0..3 {
+            for (_, _, upstream) in root.named("upstreams") {
+                upstream.get::<u32>("w");
+            }
+        }
+        let names: Vec<_> = root
+            .named("upstreams")
+            .into_iter()
+            .map(|(name, ..)| name)
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        let problems = loaded.problems.into_sorted();
+        let [problem] = problems.as_slice() else {
+            panic!("{problems:?}")
+        };
+        assert_eq!(problem.key, "upstreams.b.w");
+    }
+
+    #[test]
+    fn tables_have_numbered_paths_and_problems_have_places() {
+        let loaded = load_str("t.toml", TEXT, &[]);
+        let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
+        let lists = root.tables("lists");
+        assert_eq!(
+            lists
+                .iter()
+                .filter_map(|list| list.get::<u16>("n"))
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
+        let last = lists.last().expect("two");
+        last.error("n", "n must be odd", None);
+        last.warn("absent", "should be set", None);
+        let problems = loaded.problems.into_sorted();
+        let told: Vec<_> = problems
+            .iter()
+            .map(|problem| {
+                (
+                    problem.key.as_str(),
+                    problem.at.map(|at| loaded.sources.line_of(at).line),
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [("lists[1].absent", Some(22)), ("lists[1].n", Some(23))]
+        );
+    }
+
+    #[test]
+    fn secrets_and_paths_through_the_reader() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("key"), "s3cret\n").expect("written");
+        let file = folder.path().join("gate.toml");
+        std::fs::write(&file, "key = { file = \"key\" }\nkeys = [{ file = \"key\" }, { file = \"no\" }]\npath = \"tls/a\"\n").expect("written");
+        let loaded = crate::config::load(&file, &[]);
+        let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
+        assert_eq!(
+            root.secret("key").map(|secret| secret.expose().to_vec()),
+            Some(b"s3cret".to_vec())
+        );
+        assert_eq!(root.secrets("keys").len(), 1);
+        assert_eq!(root.path("path"), Some(folder.path().join("tls/a")));
+        assert!(loaded.problems.has_errors(), "the missing file");
+        assert!(matches!(
+            root.value("key").map(|value| &value.node),
+            Some(Node::Table(_))
+        ));
+    }
+}

@@ -63,6 +63,7 @@ fn group<'a>(
     };
     let title = level.primary_title(problem.message.as_str());
     let mut group = Group::with_title(title);
+    let mut key_shown = false;
     if let Some(at) = problem.at {
         let hidden = lines(at, sources).any(|line| concealed.contains(&(at.file, line)));
         group = group.element(if hidden {
@@ -70,28 +71,19 @@ fn group<'a>(
         } else {
             snippet(problem, at, sources)
         });
-        if hidden && !label(problem).is_empty() {
-            group = group.element(
-                Level::NOTE
-                    .with_name("key")
-                    .message(normalize_untrusted_str(label(problem))),
-            );
-        }
-    } else if !label(problem).is_empty() {
-        group = group.element(
-            Level::NOTE
-                .with_name("key")
-                .message(normalize_untrusted_str(label(problem))),
-        );
+        key_shown = !hidden;
+    }
+    if !key_shown && !problem.key.is_empty() {
+        group = group.element(note(Level::NOTE.with_name("key"), &problem.key));
     }
     if let Some(hint) = &problem.hint {
-        group = group.element(
-            Level::HELP
-                .with_name("hint")
-                .message(normalize_untrusted_str(hint)),
-        );
+        group = group.element(note(Level::HELP.with_name("hint"), hint));
     }
     group
+}
+
+fn note<'a>(level: Level<'a>, text: &str) -> Element<'a> {
+    level.message(normalize_untrusted_str(text)).into()
 }
 
 fn label(problem: &Problem) -> &str {
@@ -104,7 +96,7 @@ fn label(problem: &Problem) -> &str {
 
 fn origin<'a>(at: At, sources: &Sources) -> Element<'a> {
     let place = sources.line_of(at);
-    Origin::path(place.file)
+    Origin::path(normalize_untrusted_str(&place.file))
         .line(place.line)
         .char_column(place.column)
         .into()
@@ -124,15 +116,100 @@ fn snippet<'a>(problem: &'a Problem, at: At, sources: &'a Sources) -> Element<'a
         .get(to..)
         .and_then(|rest| rest.find('\n'))
         .map_or(text.len(), |end| to + end);
-    let (Some(lines), true) = (text.get(first..last), text.is_char_boundary(from)) else {
+    let whole = text.is_char_boundary(from) && text.is_char_boundary(to);
+    let Some(lines) = text.get(first..last).filter(|_| whole) else {
         return origin(at, sources);
     };
+    let lines = lines.strip_suffix('\r').unwrap_or(lines);
+    let (from, to) = (from - first, (to - first).min(lines.len()));
     let annotation: Annotation<'a> = AnnotationKind::Primary
-        .span(from - first..to - first)
-        .label(label(problem));
+        .span(from.min(to)..to)
+        .label(normalize_untrusted_str(label(problem)));
     Snippet::source(lines)
-        .path(sources.name(at.file))
+        .path(normalize_untrusted_str(sources.name(at.file)))
         .line_start(number)
         .annotation(annotation)
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Color, render};
+    use crate::config::{At, Problem, Sources};
+
+    #[test]
+    fn message_place_caret_and_hint() {
+        let mut sources = Sources::new();
+        let file = sources.add("gate.toml", "[server]\ndrian = \"30s\"\nß = \"ü\"\n", "");
+        let at = |start, end| At { file, start, end };
+        let problems = [
+            Problem::error("the file has no blueprint").key("blueprints"),
+            Problem::error("unknown key `drian`")
+                .at(at(9, 14))
+                .label("not a key of `server`")
+                .hint("did you mean `drain`?"),
+            Problem::warning("odd").at(at(29, 33)).key("server.ß"),
+            Problem::new(
+                crate::config::Severity::Relaxation,
+                "this weakens transport",
+            )
+            .at(at(0, 8)),
+            Problem::error("at the end").at(at(34, 34)),
+            Problem::error("beyond the end").at(at(900, 905)),
+        ];
+        insta::assert_snapshot!(render(&problems, &sources, Color::Never), @r#"
+        error: the file has no blueprint
+         |
+         = key: blueprints
+
+        error: unknown key `drian`
+         --> gate.toml:2:1
+          |
+        2 | drian = "30s"
+          | ^^^^^ not a key of `server`
+          |
+          = hint: did you mean `drain`?
+
+        warning: odd
+         --> gate.toml:3:6
+          |
+        3 | ß = "ü"
+          |      ^^ server.ß
+
+        relaxation: this weakens transport
+         --> gate.toml:1:1
+          |
+        1 | [server]
+          | ^^^^^^^^
+
+        error: at the end
+         --> gate.toml:4:1
+          |
+        4 |
+          | ^
+
+        error: beyond the end
+         --> gate.toml:4:1
+          |
+        4 |
+          | ^
+        "#);
+        assert!(render(&problems, &sources, Color::Always).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let mut sources = Sources::new();
+        let file = sources.add("a\u{1b}[2J.toml", "k = \"\u{1b}[31m\"\r\n", "");
+        let problem = Problem::error("bad \u{1b}[31m")
+            .at(At {
+                file,
+                start: 4,
+                end: 11,
+            })
+            .key("k\u{1b}")
+            .hint("\u{1b}[5m");
+        let shown = render(&[problem], &sources, Color::Never);
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    }
 }

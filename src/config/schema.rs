@@ -7,14 +7,14 @@ use super::section::{Key, Kind, Section};
 /// The schema of a whole file; each section stands once, under `$defs`.
 pub fn json_schema(spec: &'static Section) -> Json {
     let mut definitions = Definitions::default();
-    let reference = definitions.reference(spec);
+    let name = definitions.define(spec);
     let mut schema = Map::new();
     schema.insert(
         "$schema".into(),
         json!("https://json-schema.org/draft/2020-12/schema"),
     );
     schema.insert("title".into(), json!("Portcullis"));
-    schema.insert("$ref".into(), reference);
+    schema.insert("$ref".into(), json!(format!("#/$defs/{name}")));
     let sections = definitions
         .known
         .into_iter()
@@ -35,14 +35,15 @@ struct Definitions {
 }
 
 impl Definitions {
-    /// Named before it is walked, so that a section may contain itself.
     fn reference(&mut self, section: &'static Section) -> Json {
-        let known = self
-            .known
-            .iter()
-            .find(|known| std::ptr::eq(known.section, section));
-        if let Some(known) = known {
-            return json!({ "$ref": format!("#/$defs/{}", known.name) });
+        json!({ "$ref": format!("#/$defs/{}", self.define(section)) })
+    }
+
+    /// The name of the section's definition. Named before it is walked, so that a section may contain itself.
+    fn define(&mut self, section: &'static Section) -> String {
+        let mut known = self.known.iter();
+        if let Some(known) = known.find(|known| same(known.section, section)) {
+            return known.name.clone();
         }
         let base = if section.name.is_empty() {
             "file"
@@ -69,7 +70,7 @@ impl Definitions {
         if let Some(definition) = self.known.get_mut(index) {
             definition.schema = schema;
         }
-        json!({ "$ref": format!("#/$defs/{name}") })
+        name
     }
 
     fn section(&mut self, section: &'static Section) -> Json {
@@ -135,6 +136,18 @@ impl Definitions {
             }
         }
     }
+}
+
+/// A declaration that is a `const` may have several addresses, so what it declares counts as well.
+fn same(one: &'static Section, other: &'static Section) -> bool {
+    let names = |section: &'static Section| {
+        section
+            .keys
+            .iter()
+            .map(|key| (key.name, key.doc, key.default))
+    };
+    std::ptr::eq(one, other)
+        || (one.name == other.name && one.doc == other.doc && names(one).eq(names(other)))
 }
 
 fn integer(min: i64, max: i64) -> Json {

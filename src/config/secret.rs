@@ -193,3 +193,75 @@ pub(crate) fn because(error: &std::io::Error) -> String {
         .unwrap_or(&text)
         .to_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SecretRef;
+    use crate::config::value::read;
+    use crate::config::{FromValue, Show, load_str};
+
+    #[test]
+    fn a_bare_string_is_refused_and_not_repeated() {
+        for bad in [
+            "\"hunter2\"",
+            "{ file = \"a\", env = \"B\" }",
+            "{ value = \"hunter2\" }",
+            "{}",
+            "7",
+            "{ env = \"hun-ter2\" }",
+        ] {
+            let complaint = read::<SecretRef>(bad).expect_err(bad);
+            assert_eq!(complaint.show, Show::PlaceOnly, "{bad}");
+            assert!(!complaint.message.contains("hun"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_loses_one_line_end_and_keeps_the_rest() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        let resolve = |content: &[u8]| {
+            std::fs::write(&path, content).expect("written");
+            let text = format!("v = {{ file = {:?} }}", path.display().to_string());
+            let loaded = load_str("t.toml", &text, &[]);
+            let reference =
+                SecretRef::from_value(loaded.root.get("v").expect("set")).expect("valid");
+            reference
+                .resolve(&loaded.sources)
+                .map(|secret| secret.expose().to_vec())
+        };
+        assert_eq!(resolve(b"s3cret\n").as_deref(), Ok(&b"s3cret"[..]));
+        assert_eq!(resolve(b" s\n\n").as_deref(), Ok(&b" s\n"[..]));
+        assert_eq!(resolve(b"s\r\n").as_deref(), Ok(&b"s"[..]));
+        assert_eq!(resolve(b"\xff\x00").as_deref(), Ok(&b"\xff\x00"[..]));
+        assert_eq!(resolve(b"\n").unwrap_err().message, "this secret is empty");
+        assert!(
+            resolve(&vec![b'x'; (1 << 20) + 1])
+                .unwrap_err()
+                .message
+                .ends_with("is larger than 1 MiB")
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let loaded = load_str(
+            "t.toml",
+            "e = { env = \"PORTCULLIS_UNSET\" }\nf = { file = \"/nonexistent/key\" }\n",
+            &[],
+        );
+        let message = |key| {
+            let reference =
+                SecretRef::from_value(loaded.root.get(key).expect("set")).expect("valid");
+            reference.resolve(&loaded.sources).unwrap_err().message
+        };
+        assert_eq!(
+            message("e"),
+            "the environment variable `PORTCULLIS_UNSET` is not set"
+        );
+        assert_eq!(
+            message("f"),
+            "cannot read `/nonexistent/key`: no such file or directory"
+        );
+    }
+}

@@ -175,7 +175,7 @@ fn walk_kind(
         Kind::Table(section) => walk_section(path, section, depth + 1, visit),
         Kind::Tables(section) => walk_section(&format!("{path}[]"), section, depth + 1, visit),
         Kind::NamedTables(section) => {
-            walk_section(&format!("{path}.NAME"), section, depth + 1, visit)
+            walk_section(&format!("{path}.NAME"), section, depth + 1, visit);
         }
         Kind::Map(kind) => walk_kind(&format!("{path}.NAME"), kind, depth + 1, visit),
         Kind::List(kind) => walk_kind(&format!("{path}[]"), kind, depth + 1, visit),

@@ -128,13 +128,14 @@ fn size(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{Bytes, duration, size};
+    use crate::config::value::read;
     use std::time::Duration;
 
     #[test]
     fn durations() {
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(duration("365d"), Some(Duration::from_secs(31_536_000)));
+        assert_eq!(duration("1h30m"), Some(Duration::from_mins(90)));
+        assert_eq!(duration("365d"), Some(Duration::from_hours(365 * 24)));
         assert_eq!(duration("0s"), Some(Duration::ZERO));
         for bad in [
             "",
@@ -185,6 +186,27 @@ mod tests {
                 Bytes(0).to_string()
             ),
             ("64KiB".into(), "1000B".into(), "0B".into())
+        );
+    }
+
+    #[test]
+    fn numbers_without_unit_are_refused_with_the_way_to_write_them() {
+        let complaint = read::<Duration>("30").unwrap_err();
+        assert_eq!(
+            complaint.message,
+            "expected a duration such as `30s`, found the integer `30`"
+        );
+        assert_eq!(complaint.hint.as_deref(), Some("with its unit: `\"30s\"`"));
+        assert_eq!(
+            read::<Bytes>("64").unwrap_err().hint.as_deref(),
+            Some("with its unit: `\"64B\"`")
+        );
+        assert!(
+            read::<Duration>("\"36501d\"").is_err(),
+            "longer than 100 years"
+        );
+        assert!(
+            read::<Duration>("[]").is_err() && read::<Duration>("-9223372036854775808").is_err()
         );
     }
 }

@@ -106,3 +106,51 @@ impl FromValue for HttpsUrl {
         Self::parse(text_of(value, "an https address")?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::HttpsUrl;
+
+    #[test]
+    fn parts() {
+        let url = HttpsUrl::parse("https://idp.example/realms/main?x=%20").expect("valid");
+        assert_eq!(
+            (url.host().to_string().as_str(), url.port()),
+            ("idp.example", 443)
+        );
+        assert_eq!(url.target(), "/realms/main?x=%20");
+        assert!(url.is_protected() && !url.is_loopback());
+        let bare = HttpsUrl::parse("http://127.0.0.1:9000?q").expect("valid");
+        assert_eq!((bare.target(), bare.is_protected()), ("/?q", true));
+        assert!(
+            !HttpsUrl::parse("http://idp.example/")
+                .expect("valid")
+                .is_protected()
+        );
+    }
+
+    #[test]
+    fn hostile() {
+        for bad in [
+            "",
+            "idp.example",
+            "ftp://a",
+            "https://",
+            "https:///x",
+            "https://a/#f",
+            "https://a/ b",
+            "https://a/\r\nx: y",
+            "https://a\\b/",
+            "https://a/\\b",
+            "https://a/ü",
+            "https://a/\"",
+            "https://me:hunter2@a/",
+            "https://a@b",
+            "javascript://a",
+            "https://a:99999/",
+        ] {
+            let complaint = HttpsUrl::parse(bad).expect_err(bad);
+            assert!(!complaint.message.contains("hunter2"));
+        }
+    }
+}

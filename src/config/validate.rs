@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use super::address::{ListenAddr, ServerUrl};
+use super::document::parse_value;
 use super::network::{Cidr, OriginPattern};
-use super::place::At;
+use super::place::{At, Sources};
 use super::problem::{Problem, Problems, Show};
 use super::secret::{FilePath, SecretRef};
-use super::section::{Kind, Section};
+use super::section::{Kind, Section, walk_keys};
 use super::units::Bytes;
 use super::url::HttpsUrl;
 use super::value::{Complaint, FromValue, Node, Table, Value, quoted, text_of};
@@ -18,6 +19,28 @@ use super::value::{Complaint, FromValue, Node, Table, Value, quoted, text_of};
 /// Reports everything in `root` that `spec` does not declare or accept.
 pub fn validate(root: &Table, spec: &'static Section, problems: &Problems) {
     section(root, spec, "", problems);
+}
+
+/// Reports every default of the declaration that its own key would refuse; for tests of the declaration.
+pub fn validate_defaults(spec: &'static Section) -> Vec<Problem> {
+    let problems = Problems::new();
+    walk_keys(spec, &mut |path, key| {
+        if key.default.is_empty() {
+            return;
+        }
+        let mut sources = Sources::new();
+        let file = sources.add(path, key.default, "");
+        match parse_value(key.default, file, 0) {
+            Ok(value) => check(&value, &key.kind, path, &problems),
+            Err(message) => problems.push(Problem::error(message).key(path)),
+        }
+    });
+    // Each default was a text of its own: their places say nothing side by side.
+    problems
+        .into_list()
+        .into_iter()
+        .map(|problem| problem.at(None))
+        .collect()
 }
 
 /// `a.b`, with quotes where TOML needs them.
@@ -165,7 +188,7 @@ fn elements(values: &[Value], kind: &'static Kind, path: &str, problems: &Proble
         match (kind, &value.node) {
             (Kind::Tables(spec), Node::Table(table)) => section(table, spec, &path, problems),
             (Kind::Tables(_), _) => {
-                problems.push(value.expected("a table").into_problem(value.at, &path))
+                problems.push(value.expected("a table").into_problem(value.at, &path));
             }
             (Kind::List(kind) | Kind::OneOrMany(kind), _) => check(value, kind, &path, problems),
             _ => {}
@@ -175,8 +198,10 @@ fn elements(values: &[Value], kind: &'static Kind, path: &str, problems: &Proble
 
 fn not_a_list(value: &Value, kind: &Kind) -> Complaint {
     let complaint = unexpected(value, kind, "a list");
-    match value.node {
-        Node::Table(_) => complaint.hint("a table of a list is written with two brackets: `[[…]]`"),
+    match (kind, &value.node) {
+        (Kind::Tables(_), Node::Table(_)) => {
+            complaint.hint("a table of a list is written with two brackets: `[[…]]`")
+        }
         _ => complaint.hint("write it in brackets, `[…]`"),
     }
 }
@@ -219,7 +244,9 @@ fn either(value: &Value, kinds: &'static [Kind], path: &str, problems: &Problems
         fitting.push(attempt);
     }
     if fitting.len() == 1 {
-        fitting.into_iter().for_each(|only| problems.append(only));
+        for only in fitting {
+            problems.append(only);
+        }
         return;
     }
     let kind = Kind::Either(kinds);
@@ -299,4 +326,236 @@ fn choice(value: &Value, words: &[&'static str], kind: &Kind) -> Result<(), Comp
         Some(word) => complaint.hint(format!("did you mean `{word}`?")),
         None => complaint,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{nearest, validate, validate_defaults};
+    use crate::config::section::{Key, Kind, Section};
+    use crate::config::{Color, Complaint, Value, json_schema, load_str, render, walk_keys};
+
+    const fn key(name: &'static str, kind: Kind, default: &'static str) -> Key {
+        Key {
+            name,
+            kind,
+            doc: "For the test.",
+            default,
+        }
+    }
+
+    fn no_self(value: &Value) -> Result<(), Complaint> {
+        let text = value.as_str().unwrap_or("");
+        let Some(start) = text.find(" self") else {
+            return Ok(());
+        };
+        Err(Complaint::new("unquoted keyword `self`")
+            .hint("`'self'`")
+            .at(value.inside(start + 1..start + 5)))
+    }
+
+    static CORS: Section = Section {
+        name: "cors",
+        doc: "Cross-origin requests.",
+        keys: &[
+            key("origins", Kind::List(&Kind::Origin), "[]"),
+            key("max_age", Kind::Duration, "\"10m\""),
+            key("credentials", Kind::Bool, "false"),
+        ],
+    };
+    static AUTH: Section = Section {
+        name: "auth",
+        doc: "Who may come in.",
+        keys: &[key(
+            "require",
+            Kind::List(&Kind::Choice(&["bearer", "mtls"])),
+            "",
+        )],
+    };
+    static UPSTREAM: Section = Section {
+        name: "upstream",
+        doc: "Servers.",
+        keys: &[
+            key("servers", Kind::OneOrMany(&Kind::Server), ""),
+            key("weight", Kind::Integer { min: 1, max: 100 }, "1"),
+        ],
+    };
+    static BLUEPRINT: Section = Section {
+        name: "blueprint",
+        doc: "An app.",
+        keys: &[
+            key("name", Kind::String, ""),
+            key("cors", Kind::Table(&CORS), ""),
+            key(
+                "auth",
+                Kind::Either(&[Kind::Choice(&["public"]), Kind::Table(&AUTH)]),
+                "",
+            ),
+            key("csp", Kind::Checked(no_self), ""),
+        ],
+    };
+    static ROOT: Section = Section {
+        name: "",
+        doc: "The file.",
+        keys: &[
+            key("blueprints", Kind::Tables(&BLUEPRINT), ""),
+            key("upstreams", Kind::NamedTables(&UPSTREAM), ""),
+            key("set", Kind::Map(&Kind::HeaderValue), "{}"),
+            key("trusted", Kind::List(&Kind::Network), "[]"),
+            key("secret", Kind::Secret, ""),
+            key(
+                "secrets",
+                Kind::Either(&[Kind::Secret, Kind::List(&Kind::Secret)]),
+                "",
+            ),
+            key("defaults", Kind::Table(&CORS), ""),
+        ],
+    };
+
+    static BAD: Section = Section {
+        name: "",
+        doc: "",
+        keys: &[key("a", Kind::Duration, "30"), key("b", Kind::Bool, "[")],
+    };
+
+    fn messages(text: &str) -> Vec<String> {
+        let loaded = load_str("gate.toml", text, &[]);
+        validate(&loaded.root, &ROOT, &loaded.problems);
+        let describe = |problem: crate::config::Problem| {
+            let place = problem.at.map(|at| loaded.sources.line_of(at));
+            let (line, column) = place.map_or((0, 0), |place| (place.line, place.column));
+            let hint = problem
+                .hint
+                .map(|hint| format!(" ({hint})"))
+                .unwrap_or_default();
+            format!("{line}:{column} {}: {}{hint}", problem.key, problem.message)
+        };
+        loaded
+            .problems
+            .into_sorted()
+            .into_iter()
+            .map(describe)
+            .collect()
+    }
+
+    #[test]
+    fn a_good_file_has_no_problems() {
+        let text = "trusted = [\"10.0.0.0/8\"]\nset = { X-A = \"b\" }\nsecret = { env = \"A\" }\n\
+            secrets = [{ env = \"A\" }]\n[[blueprints]]\nauth = \"public\"\n[[blueprints]]\n\
+            auth = { require = [\"bearer\"] }\n[upstreams.a]\nservers = \"http://a\"\n";
+        assert_eq!(messages(text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once_and_in_order() {
+        let text = "trusted = [\"10.0.0.0/8\", \"10.1.0.0/8\"]\n\
+            [[blueprints]]\n\
+            nmae = \"api\"\n\
+            auth = \"publik\"\n\
+            csp = \"script-src self\"\n\
+            [blueprints.cors]\n\
+            orgins = []\n\
+            max_age = 600\n\
+            credentials = \"true\"\n\
+            [upstreams.\"a b\"]\n\
+            servers = [\"http://a\", \"a:80\"]\n\
+            weight = 0\n";
+        insta::assert_snapshot!(messages(text).join("\n"), @r#"
+        1:26 trusted[1]: `10.1.0.0/8` has bits set behind its mask (`10.0.0.0/8`)
+        3:1 blueprints[0].nmae: unknown key `nmae` (did you mean `name`?)
+        4:8 blueprints[0].auth: expected `public`, found the string `publik` (did you mean `public`?)
+        5:19 blueprints[0].csp: unquoted keyword `self` (`'self'`)
+        7:1 blueprints[0].cors.orgins: unknown key `orgins` (did you mean `origins`?)
+        8:11 blueprints[0].cors.max_age: expected a duration such as `30s`, found the integer `600` (with its unit: `"600s"`)
+        9:15 blueprints[0].cors.credentials: expected `true` or `false`, found the string `true` (write it without quotes)
+        10:12 upstreams."a b": `a b` cannot be a name (1 to 64 letters, digits, `-`, `_` or `.`)
+        11:24 upstreams."a b".servers[1]: `a:80` is not a server address (with its scheme: `http://a:80`)
+        12:10 upstreams."a b".weight: `0` is not between 1 and 100
+        "#);
+    }
+
+    #[test]
+    fn wrong_shapes() {
+        let text = "trusted = \"10.0.0.0/8\"\nset = 1\nupstreams = []\n[blueprints]\nname = \"a\"\n[defaults]\nzzz = 1\n";
+        insta::assert_snapshot!(messages(text).join("\n"), @r#"
+        1:11 trusted: expected a list, found the string `10.0.0.0/8` (write it in brackets, `[…]`)
+        2:7 set: expected a table, found the integer `1`
+        3:13 upstreams: expected a table, found a list
+        4:1 blueprints: expected a list, found a table (a table of a list is written with two brackets: `[[…]]`)
+        7:1 defaults.zzz: unknown key `zzz` (known here: origins, max_age, credentials)
+        "#);
+        let either = "[[blueprints]]\nauth = true\n[[blueprints]]\nauth = { requier = [] }\n";
+        insta::assert_snapshot!(messages(either).join("\n"), @r#"
+        2:8 blueprints[0].auth: expected `public` or a table, found the boolean `true`
+        4:10 blueprints[1].auth.requier: unknown key `requier` (did you mean `require`?)
+        "#);
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_never_shown() {
+        for text in [
+            "secret = \"hunter2\"",
+            "secrt = \"hunter2\"",
+            "secrets = \"hunter2\"",
+            "secrets = [\"hunter2\"]",
+            "secrets = [[\"hunter2\"]]",
+            "secret = [\"hunter2\"]",
+            "client_password = \"hunter2\"",
+            "set = { a = 1 , b = 2 }\nsecret = { env = \"hunter 2\" }",
+        ] {
+            let loaded = load_str("gate.toml", text, &[]);
+            validate(&loaded.root, &ROOT, &loaded.problems);
+            assert!(loaded.problems.has_errors(), "{text}");
+            let shown = render(
+                &loaded.problems.into_sorted(),
+                &loaded.sources,
+                Color::Never,
+            );
+            assert!(!shown.contains("hunter"), "{shown}");
+            assert!(shown.contains("gate.toml:"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn near_words() {
+        let known = ["max_age", "max_age_ms", "origins", "a"];
+        let near = |word| nearest(word, known.into_iter());
+        assert_eq!(near("orgins"), Some("origins"));
+        assert_eq!(near("Max-Age"), Some("max_age"));
+        assert_eq!(near("b"), None, "a word of one letter resembles nothing");
+        assert_eq!(near("methods"), None);
+        assert_eq!(near(&"origins".repeat(100_000)), None);
+    }
+
+    #[test]
+    fn the_declaration_can_be_walked_and_has_good_defaults() {
+        let mut paths = Vec::new();
+        walk_keys(&ROOT, &mut |path, _| paths.push(path.to_owned()));
+        assert!(paths.contains(&"blueprints[].cors.origins".to_owned()));
+        assert!(paths.contains(&"upstreams.NAME.servers".to_owned()));
+        assert!(paths.contains(&"blueprints[].auth.require".to_owned()));
+        assert_eq!(validate_defaults(&ROOT), Vec::new());
+        assert_eq!(validate_defaults(&BAD).len(), 2);
+    }
+
+    #[test]
+    fn the_schema_names_each_section_once() {
+        let schema = json_schema(&ROOT);
+        assert_eq!(schema.pointer("/$ref"), Some(&"#/$defs/file".into()));
+        assert_eq!(
+            schema.pointer("/$defs/blueprint/properties/cors/$ref"),
+            Some(&"#/$defs/cors".into())
+        );
+        assert_eq!(
+            schema.pointer("/$defs/cors/properties/max_age/default"),
+            Some(&"10m".into())
+        );
+        assert_eq!(
+            schema.pointer("/$defs/cors/additionalProperties"),
+            Some(&false.into())
+        );
+        assert_eq!(
+            schema.pointer("/$defs/upstream/properties/weight/maximum"),
+            Some(&100.into())
+        );
+    }
 }

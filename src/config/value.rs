@@ -1,13 +1,10 @@
-//! The TOML tree with the place of every key and value, in the order of the file (TOML 1.0), and how typed values
+//! The TOML tree with the place of every key and value, in the order of the file, and the trait by which typed values
 //! come out of it.
 //!
 //! The tree is owned, so that a file can be merged with its includes and with overrides.
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
-use super::place::{At, FileId, Sources};
-use super::problem::{Problem, Problems, Show};
+use super::place::At;
+use super::problem::{Problem, Show};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -163,9 +160,9 @@ pub fn quoted(text: &str) -> String {
     let mut shown = String::from("`");
     for character in text.chars().take(80) {
         if character.is_control() {
-            shown.extend(character.escape_unicode())
+            shown.extend(character.escape_unicode());
         } else {
-            shown.push(character)
+            shown.push(character);
         }
     }
     if text.chars().nth(80).is_some() {
@@ -247,250 +244,78 @@ pub trait FromValue: Sized {
     fn from_value(value: &Value) -> Result<Self, Complaint>;
 }
 
-/// One value or a list of them, always a list here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OneOrMany<T>(pub Vec<T>);
-
-impl<T: FromValue> FromValue for OneOrMany<T> {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        match &value.node {
-            Node::Array(_) => Vec::from_value(value).map(Self),
-            _ => Ok(Self(vec![T::from_value(value)?])),
-        }
-    }
-}
-
-impl<T: FromValue> FromValue for Vec<T> {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        let values = value
-            .as_array()
-            .ok_or_else(|| value.expected("a list").hint("write it in brackets, `[…]`"))?;
-        values
-            .iter()
-            .map(|value| T::from_value(value).map_err(|complaint| within(value.at, complaint)))
-            .collect()
-    }
-}
-
-fn within(at: At, complaint: Complaint) -> Complaint {
-    Complaint {
-        at: complaint.at.or(Some(at)),
-        ..complaint
-    }
-}
-
-impl FromValue for bool {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        match &value.node {
-            Node::Bool(flag) => Ok(*flag),
-            Node::String(text) if text == "true" || text == "false" => Err(value
-                .expected("`true` or `false`")
-                .hint("write it without quotes")),
-            _ => Err(value.expected("`true` or `false`")),
-        }
-    }
-}
-
-impl FromValue for i64 {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        match value.node {
-            Node::Integer(number) => Ok(number),
-            _ => Err(value.expected("an integer")),
-        }
-    }
-}
-
-macro_rules! unsigned {
-    ($($kind:ty),*) => {$(
-        impl FromValue for $kind {
-            fn from_value(value: &Value) -> Result<Self, Complaint> {
-                let number = i64::from_value(value)?;
-                Self::try_from(number).map_err(|_| {
-                    let most = Self::try_from(i64::MAX).unwrap_or(Self::MAX);
-                    Complaint::new(format!("`{number}` is not between 0 and {most}"))
-                })
-            }
-        }
-    )*};
-}
-unsigned!(u16, u32, u64, usize);
-
-impl FromValue for f64 {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        let number = match value.node {
-            Node::Float(number) => number,
-            // Through the text: `as` is banned, and whole numbers of this size come out exact.
-            Node::Integer(number) => number.to_string().parse().unwrap_or(Self::NAN),
-            _ => return Err(value.expected("a number")),
-        };
-        if number.is_finite() {
-            Ok(number)
-        } else {
-            Err(Complaint::new(format!("`{number}` is not a finite number")))
-        }
-    }
-}
-
-impl FromValue for String {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        value
-            .as_str()
-            .map(ToOwned::to_owned)
-            .ok_or_else(|| value.expected("a string"))
-    }
-}
-
-impl FromValue for http::HeaderName {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        let text = text_of(value, "a header name")?;
-        Self::from_bytes(text.as_bytes()).map_err(|_| {
-            Complaint::new(format!("{} is not a header name", quoted(text)))
-                .hint("letters, digits and `-`, without a colon")
-        })
-    }
-}
-
-impl FromValue for http::HeaderValue {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        let text = text_of(value, "a header value")?;
-        if text.trim() != text {
-            return Err(Complaint::new(
-                "a header value must not begin or end with white space",
-            ));
-        }
-        Self::from_str(text).map_err(|_| {
-            let bad = text
-                .char_indices()
-                .find(|(_, character)| !matches!(character, ' '..='~' | '\t'));
-            let (start, character) = bad.unwrap_or((0, '?'));
-            Complaint::new(format!(
-                "a header value cannot hold {}",
-                quoted(&character.to_string())
-            ))
-            .hint("printable ASCII only, on one line")
-            .at(value.inside(start..start + character.len_utf8()))
-        })
-    }
-}
-
-impl FromValue for http::Method {
-    fn from_value(value: &Value) -> Result<Self, Complaint> {
-        let text = text_of(value, "an HTTP method")?;
-        let complaint = || Complaint::new(format!("{} is not an HTTP method", quoted(text)));
-        let upper = text.to_ascii_uppercase();
-        let method =
-            Self::from_bytes(upper.as_bytes()).map_err(|_| complaint().hint("such as `GET`"))?;
-        if upper == text {
-            Ok(method)
-        } else {
-            Err(complaint().hint(format!("methods are upper-case: `{upper}`")))
-        }
-    }
-}
-
 pub(crate) fn text_of<'a>(value: &'a Value, what: &str) -> Result<&'a str, Complaint> {
     value.as_str().ok_or_else(|| value.expected(what))
 }
 
-/// Reads the text of `file` as a TOML document; what cannot be read is reported and left out.
-pub fn parse(file: FileId, sources: &Sources, problems: &Problems) -> Table {
-    let (table, errors) = DeTable::parse_recoverable(sources.text(file));
-    report(&errors, At::new(file, &(0..0)), problems);
-    Conversion {
-        file,
-        base: 0,
-        problems,
-    }
-    .table(table.into_inner(), 0..0)
+/// Reads a TOML value as `T`, for the tests of the grammars.
+#[cfg(test)]
+pub(crate) fn read<T: FromValue>(toml: &str) -> Result<T, Complaint> {
+    let loaded = super::load::load_str("t.toml", &format!("v = {toml}"), &[]);
+    assert!(!loaded.problems.has_errors(), "not TOML: {toml}");
+    T::from_value(loaded.root.get("v").expect("the key was just written"))
 }
 
-/// Reads `text`, which stands at byte `base` of `file`, as one TOML value.
-///
-/// # Errors
-/// The parser's message when it is not a TOML value.
-pub fn parse_value(text: &str, file: FileId, base: usize) -> Result<Value, String> {
-    let value = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
-    let problems = Problems::new();
-    let value = Conversion {
-        file,
-        base,
-        problems: &problems,
-    }
-    .value(value);
-    match problems.into_sorted().pop() {
-        Some(problem) => Err(problem.message),
-        None => Ok(value),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::{Node, quoted};
+    use crate::config::load_str;
 
-fn report(errors: &[toml::de::Error], start: At, problems: &Problems) {
-    for error in errors {
-        let at = error
-            .span()
-            .map_or(start, |span| At::new(start.file, &span));
-        problems.push(
-            Problem::error(error.message())
-                .at(at)
-                .label("not TOML from here"),
-        );
-    }
-}
-
-struct Conversion<'a> {
-    file: FileId,
-    base: usize,
-    problems: &'a Problems,
-}
-
-impl Conversion<'_> {
-    fn at(&self, span: &std::ops::Range<usize>) -> At {
-        At::new(self.file, &(self.base + span.start..self.base + span.end))
-    }
-
-    /// The parser sorts by name; the places of the keys bring back the order of the file.
-    fn table(&self, table: DeTable<'_>, span: std::ops::Range<usize>) -> Table {
-        let mut entries: Vec<Entry> = table
-            .into_iter()
-            .map(|(key, value)| Entry {
-                key_at: self.at(&key.span()),
-                key: key.into_inner().into_owned(),
-                value: self.value(value),
-            })
+    #[test]
+    fn the_tree_keeps_the_order_and_the_places() {
+        let text = "z = 1\na = \"x\"\n[t.sub]\nk = [1, 2]\n";
+        let loaded = load_str("t.toml", text, &[]);
+        let keys: Vec<_> = loaded
+            .root
+            .entries
+            .iter()
+            .map(|entry| entry.key.as_str())
             .collect();
-        entries.sort_by_key(|entry| entry.key_at.start);
-        Table {
-            entries,
-            at: self.at(&span),
-        }
+        assert_eq!(keys, ["z", "a", "t"]);
+        let value = loaded.root.get("a").expect("set");
+        assert_eq!(loaded.sources.slice(value.at), "\"x\"");
+        let sub = loaded
+            .root
+            .get("t")
+            .and_then(|t| t.as_table()?.get("sub"))
+            .expect("set");
+        assert_eq!(loaded.sources.line_of(sub.at).to_string(), "t.toml:3");
+        let list = sub
+            .as_table()
+            .and_then(|table| table.get("k"))
+            .expect("set");
+        assert_eq!(loaded.sources.slice(list.at), "[1, 2]");
     }
 
-    fn value(&self, value: Spanned<DeValue<'_>>) -> Value {
-        let span = value.span();
-        let at = self.at(&span);
-        let node = match value.into_inner() {
-            DeValue::String(text) => Node::String(text.into_owned()),
-            DeValue::Integer(number) => Node::Integer(self.integer(&number, at)),
-            DeValue::Float(number) => Node::Float(number.as_str().parse().unwrap_or(f64::NAN)),
-            DeValue::Boolean(flag) => Node::Bool(flag),
-            DeValue::Datetime(date) => Node::Datetime(date.to_string()),
-            DeValue::Array(values) => {
-                Node::Array(values.into_iter().map(|value| self.value(value)).collect())
-            }
-            DeValue::Table(table) => Node::Table(self.table(table, span)),
+    #[test]
+    fn a_place_inside_a_string_is_exact_or_the_whole() {
+        let loaded = load_str(
+            "t.toml",
+            "a = \"script-src self\"\nb = \"\\u0041 self\"\n",
+            &[],
+        );
+        let exact = loaded.root.get("a").expect("set").inside(11..15);
+        assert_eq!(loaded.sources.slice(exact), "self");
+        let escaped = loaded.root.get("b").expect("set");
+        assert_eq!(escaped.inside(2..6), escaped.at);
+        assert_eq!(escaped.inside(2..600), escaped.at);
+    }
+
+    #[test]
+    fn integers_of_any_radix_and_none_too_large() {
+        let loaded = load_str("t.toml", "a = 0xff\nb = 1_000\nc = -0\n", &[]);
+        let number = |key| match loaded.root.get(key).map(|value| &value.node) {
+            Some(Node::Integer(number)) => *number,
+            other => panic!("{other:?}"),
         };
-        Value { node, at }
+        assert_eq!((number("a"), number("b"), number("c")), (255, 1000, 0));
+        let loaded = load_str("t.toml", "a = 99999999999999999999\n", &[]);
+        assert!(loaded.problems.has_errors());
     }
 
-    fn integer(&self, number: &toml::de::DeInteger<'_>, at: At) -> i64 {
-        i64::from_str_radix(number.as_str(), number.radix()).unwrap_or_else(|_| {
-            self.problems.push(
-                Problem::error(format!(
-                    "{} does not fit 64 bits",
-                    quoted(&number.to_string())
-                ))
-                .at(at),
-            );
-            0
-        })
+    #[test]
+    fn quoting_escapes_and_cuts() {
+        assert_eq!(quoted("a\u{1b}[31m"), "`a\\u{1b}[31m`");
+        assert_eq!(quoted(&"x".repeat(1000)).chars().count(), 83);
     }
 }
