@@ -11,6 +11,18 @@
 mod harness;
 
 mod architecture;
+mod bearer;
+mod cors;
 mod deploy;
+mod forwarding;
 mod headers;
+mod legacy;
+mod limits;
+mod logs;
+mod names;
+mod paths;
+mod rbac;
+mod reload;
 mod smuggling;
+mod tls;
+mod upstream;

@@ -25,6 +25,15 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// The section that has the proxy serve it.
+    pub fn section(&self) -> String {
+        format!(
+            "[[tls.certificates]]\ncert = '{}'\nkey = '{}'\n",
+            self.cert.display(),
+            self.key.display()
+        )
+    }
+
     /// The private key in the form that a rustls client takes.
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key_pair.serialize_der()).expect("rcgen makes PKCS#8 keys")

@@ -87,11 +87,7 @@ impl Gate {
         let leaf = ca.server("app", &["app.example", "localhost"]);
         let mut policy = Policy::default();
         let _ = write!(policy.upstream, "servers = [\"{url}\"]");
-        let _ = write!(
-            policy.tls,
-            "[[tls.certificates]]\ncert = {:?}\nkey = {:?}",
-            leaf.cert, leaf.key
-        );
+        policy.tls = leaf.section();
         let trust = directory.path().join("ca.pem").display().to_string();
         Self {
             directory,
@@ -115,7 +111,8 @@ impl Gate {
         std::fs::write(&file, LOST_KEYS).expect("the test's directory takes files");
         self.with(&format!(
             "[issuers.corp]\nissuer = \"https://idp.example/realms/main\"\naudience = [\"portcullis\"]\n\
-             jwks_file = {file:?}\nalgorithms = [\"ES256\"]\nroles = [\"realm_access.roles\"]\n"
+             jwks_file = '{}'\nalgorithms = [\"ES256\"]\nroles = [\"realm_access.roles\"]\n",
+            file.display()
         ))
     }
 
@@ -254,11 +251,6 @@ impl Running {
     pub fn reload_with(&mut self, sections: &str) {
         sections.clone_into(&mut self.policy.rest);
         self.reload();
-    }
-
-    /// The sections as they stand.
-    pub fn sections(&self) -> &str {
-        &self.policy.rest
     }
 
     /// Writes the policy file anew, sends SIGHUP and waits until the reload is counted, whatever its outcome.

@@ -204,11 +204,6 @@ impl Issuer {
         self.ask(&json!({"do": "up"}));
     }
 
-    /// From now on the key set answers only after so many milliseconds.
-    pub fn delay(&self, milliseconds: u64) {
-        self.ask(&json!({"do": "delay", "milliseconds": milliseconds}));
-    }
-
     /// How often `path` was fetched.
     pub fn fetches(&self, path: &str) -> u64 {
         let answer = self.ask(&json!({"do": "fetches", "path": path}));

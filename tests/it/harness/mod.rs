@@ -20,6 +20,5 @@ pub use client::{Client, TlsOptions};
 pub use eventually::eventually;
 pub use gate::Gate;
 pub use issuer::{Alg, Issuer, Mint};
-pub use message::{Head, Response};
+pub use message::Response;
 pub use origin::{Conn, Origin};
-pub use proxy::Proxy;

@@ -17,7 +17,7 @@ use super::eventually::eventually;
 use super::message::{Buffered, Head};
 
 /// How long the origin waits for the proxy's next byte.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// One request as it reached the backend.
 #[derive(Clone, Debug)]

@@ -1,0 +1,232 @@
+//! Roles and scopes (case b27), from nested claims to the decision.
+
+use serde_json::json;
+
+use crate::harness::{Gate, Issuer, Mint, Origin};
+
+/// One blueprint below `/x` with this `auth` table.
+fn guarded(auth: &str) -> String {
+    format!(
+        r#"
+[[blueprints]]
+name = "guarded"
+hosts = ["app.example"]
+prefix = "/x"
+upstream = "legacy"
+[blueprints.auth]
+require = ["bearer"]
+issuers = ["corp"]
+{auth}
+"#
+    )
+}
+
+/// The status that a token with these roles and scopes gets.
+struct Scene {
+    gate: crate::harness::gate::Running,
+    issuer: Issuer,
+    origin: Origin,
+}
+
+impl Scene {
+    fn new(auth: &str) -> Self {
+        let origin = Origin::echo();
+        let issuer = Issuer::http();
+        let gate = Gate::before(&origin)
+            .with(&issuer.section())
+            .with(&guarded(auth))
+            .start();
+        Self {
+            gate,
+            issuer,
+            origin,
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, roles: &[&str], scope: &str, status: u16) {
+        let token = self
+            .issuer
+            .bearer_of(&Mint::new().roles(roles).claim("scope", scope));
+        let response = self.gate.get_with("/x", &[("Authorization", &token)]);
+        assert_eq!(
+            response.status,
+            status,
+            "{roles:?} {scope:?}: {}",
+            response.text()
+        );
+    }
+}
+
+#[test]
+fn b27_a_missing_role_is_403_and_stays_here() {
+    let scene = Scene::new("roles = { any = [\"admin\"] }");
+    let token = scene.issuer.bearer(&["reader"]);
+    let response = scene.gate.get_with("/x", &[("Authorization", &token)]);
+    response.expect(403);
+    assert_eq!(
+        response.problem()["type"],
+        "urn:portcullis:problem:role-missing"
+    );
+    if let Some(challenge) = response.header("www-authenticate") {
+        assert!(!challenge.contains("insufficient_scope"), "{challenge}");
+    }
+    scene.origin.expect_untouched();
+    let line = scene.gate.proxy.await_access_of("/x");
+    assert_eq!(line["stage"], "rbac", "{line}");
+    assert_eq!(line["enduser.id"], "alice", "{line}");
+    scene.expect(&["admin"], "", 200);
+}
+
+#[test]
+fn b27_a_missing_scope_is_named() {
+    let scene = Scene::new("scopes = { all = [\"api.read\", \"api.write\"] }");
+    let token = scene.issuer.bearer(&[]);
+    let response = scene.gate.get_with("/x", &[("Authorization", &token)]);
+    response.expect(403);
+    assert_eq!(
+        response.problem()["type"],
+        "urn:portcullis:problem:scope-missing"
+    );
+    let challenge = response.header("www-authenticate").expect("a challenge");
+    assert!(challenge.starts_with("Bearer "), "{challenge}");
+    assert!(
+        challenge.contains("error=\"insufficient_scope\""),
+        "{challenge}"
+    );
+    assert!(
+        challenge.contains("scope=\"api.read api.write\""),
+        "{challenge}"
+    );
+    scene.origin.expect_untouched();
+    scene.expect(&[], "api.read api.write other", 200);
+    scene.expect(&[], "api.readapi.write", 403);
+    scene.expect(&[], "API.READ api.write", 403);
+}
+
+#[test]
+fn b27_any_all_and_none() {
+    let scene = Scene::new("roles = { any = [\"a\", \"b\"], all = [\"c\"], none = [\"banned\"] }");
+    scene.expect(&["a", "c"], "", 200);
+    scene.expect(&["b", "c", "d"], "", 200);
+    scene.expect(&["a"], "", 403);
+    scene.expect(&["c"], "", 403);
+    scene.expect(&["a", "c", "banned"], "", 403);
+    scene.expect(&[], "", 403);
+    scene.expect(&["A", "c"], "", 403);
+    scene.expect(&["a,c"], "", 403);
+}
+
+#[test]
+fn b27_roles_from_claims_with_dots_in_their_names() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let section = issuer.section().replace(
+        "roles = [\"realm_access.roles\"]",
+        "roles = ['\"https://ns.example/roles\"', \"resource_access.app.roles\", \"groups\"]",
+    );
+    let gate = Gate::before(&origin)
+        .with(&section)
+        .with(&guarded("roles = { any = [\"admin\"] }"))
+        .start();
+    let status = |mint: Mint| {
+        let token = issuer.bearer_of(&mint);
+        gate.get_with("/x", &[("Authorization", &token)]).status
+    };
+    let none = || Mint::new().without("realm_access");
+    assert_eq!(
+        status(none().claim("https://ns.example/roles", json!(["admin"]))),
+        200
+    );
+    assert_eq!(
+        status(none().claim("resource_access", json!({"app": {"roles": ["admin"]}}))),
+        200
+    );
+    assert_eq!(
+        status(none().claim("groups", "admin")),
+        200,
+        "one role as text"
+    );
+    assert_eq!(
+        status(none().claim("groups", json!(["other", "admin"]))),
+        200
+    );
+    assert_eq!(
+        status(Mint::new().roles(&["admin"])),
+        403,
+        "not a configured path"
+    );
+    assert_eq!(status(none().claim("groups", json!({"admin": true}))), 403);
+    assert_eq!(status(none().claim("groups", json!([["admin"]]))), 403);
+    assert_eq!(
+        status(none().claim("groups", json!([{"name": "admin"}]))),
+        403
+    );
+}
+
+#[test]
+fn b27_a_route_asks_for_more_than_its_blueprint() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let gate = Gate::before(&origin)
+        .with(&issuer.section())
+        .with(&guarded("roles = { any = [\"reader\", \"admin\"] }"))
+        .with(
+            r#"
+[[blueprints.routes]]
+name = "remove-user"
+path = "/users/{id}"
+methods = ["DELETE"]
+auth = { roles = { any = ["admin"] } }
+[[blueprints.routes]]
+name = "read-user"
+path = "/users/{id}"
+methods = ["GET"]
+"#,
+        )
+        .start();
+    let reader = issuer.bearer(&["reader"]);
+    let admin = issuer.bearer(&["admin"]);
+    for (method, token, status) in [
+        ("GET", &reader, 200),
+        ("DELETE", &reader, 403),
+        ("DELETE", &admin, 200),
+        ("PUT", &admin, 405),
+    ] {
+        let response = gate.request(
+            method,
+            "/x/users/7",
+            &[("Authorization", token), ("Content-Length", "0")],
+        );
+        assert_eq!(response.status, status, "{method}: {}", response.text());
+    }
+    let line = gate.proxy.await_access("the removal", |line| {
+        line["http.request.method"] == "DELETE"
+    });
+    assert_eq!(line["blueprint"], "guarded", "{line}");
+}
+
+#[test]
+fn monitor_lets_a_missing_role_pass_and_says_so() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let gate = Gate::before(&origin)
+        .with(&issuer.section())
+        .with(&guarded(
+            "mode = \"monitor\"\nroles = { any = [\"admin\"] }",
+        ))
+        .start();
+    let token = issuer.bearer(&["reader"]);
+    gate.get_with("/x", &[("Authorization", &token)])
+        .expect(200);
+    let line = gate.proxy.await_access_of("/x");
+    assert!(
+        line["would_refuse"].to_string().contains("role-missing"),
+        "{line}"
+    );
+    gate.proxy.await_metric(
+        "portcullis_refusals_total",
+        &["reason=\"role-missing\"", "mode=\"monitor\""],
+        1.0,
+    );
+}

@@ -1,0 +1,244 @@
+//! Reload and drain: a swap is whole or does not happen, and neither loses a request.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::eventually::{eventually_pause, eventually_within};
+use crate::harness::gate::{PUBLIC, Running, request};
+use crate::harness::origin::answer;
+use crate::harness::process::Process;
+use crate::harness::python::python;
+use crate::harness::{Client, Gate, Origin, TlsOptions, eventually};
+
+/// The policy with one header that says which edition it is.
+fn edition(number: usize) -> String {
+    format!("[defaults.headers.set]\nX-Edition = \"{number}\"\n{PUBLIC}")
+}
+
+#[test]
+fn sighup_swaps_the_policy_for_open_connections_too() {
+    let origin = Origin::echo();
+    let mut gate = Gate::before(&origin).with(&edition(1)).start();
+    let mut kept = gate.https();
+    let response = kept.send(request("GET", "/", &[])).response();
+    assert_eq!(response.headers("x-edition"), ["1"]);
+    gate.reload_with(&edition(2));
+    let response = kept.send(request("GET", "/", &[])).response();
+    assert_eq!(response.headers("x-edition"), ["2"]);
+    assert_eq!(gate.get("/").headers("x-edition"), ["2"]);
+    assert!(
+        gate.proxy
+            .metric("portcullis_reloads_total", &["outcome=\"ok\""])
+            >= 1.0
+            || gate
+                .proxy
+                .metric("portcullis_reloads_total", &["outcome=\"success\""])
+                >= 1.0
+            || gate
+                .proxy
+                .metric("portcullis_reloads_total", &["outcome=\"applied\""])
+                >= 1.0
+    );
+}
+
+#[test]
+fn a_bad_reload_keeps_the_old_policy_and_says_why() {
+    let origin = Origin::echo();
+    let mut gate = Gate::before(&origin).with(&edition(1)).start();
+    gate.reload_with(&format!(
+        "{}\nunknown_key = 1\nupstreem = \"x\"\n",
+        edition(2)
+    ));
+    assert_eq!(gate.get("/").expect(200).headers("x-edition"), ["1"]);
+    gate.proxy.await_talk("unknown_key");
+    gate.reload_with(&edition(3));
+    assert_eq!(gate.get("/").headers("x-edition"), ["3"]);
+}
+
+#[test]
+fn a_change_of_the_file_is_enough() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).with(&edition(1)).start();
+    let file = gate.directory.path().join("gate.toml");
+    let text = std::fs::read_to_string(&file).expect("the policy file");
+    crate::harness::proxy::write_policy(
+        gate.directory.path(),
+        &text.replace("X-Edition = \"1\"", "X-Edition = \"2\""),
+    );
+    eventually("the change is taken up", || {
+        (gate.get("/").headers("x-edition") == ["2"]).then_some(())
+    });
+}
+
+#[test]
+fn a_limit_remembers_its_clients_across_a_reload() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .defaults(
+            "rate_limits = [{ name = \"tight\", key = \"client\", quota = 1, window = \"1h\" }]",
+        )
+        .open();
+    gate.get("/").expect(200);
+    gate.get("/").expect(429);
+    gate.reload();
+    gate.get("/").expect(429);
+}
+
+/// Constant load by a real client on HTTP/1.1 and HTTP/2.
+struct Load {
+    process: Process,
+}
+
+impl Load {
+    fn start(gate: &Running) -> Self {
+        let instruction = json!({
+            "do": "load",
+            "address": gate.proxy.https().to_string(),
+            "ca": gate.directory.path().join("ca.pem"),
+            "path": "/load",
+            "workers": 4,
+        });
+        let mut command = python("h2client.py");
+        command.arg(instruction.to_string()).stdin(Stdio::piped());
+        let mut process = Process::spawn("the load", &mut command);
+        process.await_stdout("its first answers", |line| {
+            line.contains("warm").then_some(())
+        });
+        Self { process }
+    }
+
+    fn stop(mut self) -> Value {
+        drop(self.process.stdin());
+        self.process.await_stdout("its account", |line| {
+            let account: Value = serde_json::from_str(line).ok()?;
+            account["requests"].is_number().then_some(account)
+        })
+    }
+}
+
+#[test]
+fn twenty_reloads_under_load_lose_no_request() {
+    let origin = Origin::fixed(answer(200, &[], "ok"));
+    let mut gate = Gate::before(&origin).with(&edition(0)).start();
+    let load = Load::start(&gate);
+    for number in 1..=20 {
+        gate.reload_with(&edition(number));
+        eventually("the edition is served", || {
+            (gate.get("/").headers("x-edition") == [number.to_string()]).then_some(())
+        });
+    }
+    let account = load.stop();
+    assert_eq!(account["failed"], 0, "{account}");
+    assert!(
+        account["requests"]
+            .as_u64()
+            .is_some_and(|count| count > 100),
+        "{account}"
+    );
+}
+
+#[test]
+fn sigterm_lets_requests_end_and_takes_no_more() {
+    let origin = Origin::serve(|received| {
+        if received.head.target() == "/slow" {
+            eventually_pause(Duration::from_millis(800));
+        }
+        answer(200, &[], "whole")
+    });
+    let mut gate = Gate::before(&origin).open();
+    let mut slow = gate.https();
+    let mut idle = gate.https();
+    idle.send(request("GET", "/", &[])).response().expect(200);
+    slow.send(request("GET", "/slow", &[]));
+    eventually("the slow request is under way", || {
+        origin
+            .requests()
+            .iter()
+            .any(|received| received.head.target() == "/slow")
+            .then_some(())
+    });
+    gate.proxy.signal("TERM");
+    assert_eq!(slow.response().expect(200).text(), "whole");
+    idle.expect_close();
+    let status = gate.proxy.await_exit();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn sigterm_makes_it_unready_before_it_ends() {
+    let origin = Origin::serve(|_| {
+        eventually_pause(Duration::from_millis(1500));
+        answer(200, &[], "whole")
+    });
+    let mut gate = Gate::before(&origin).open();
+    let mut slow = gate.https();
+    slow.send(request("GET", "/", &[]));
+    eventually("it is under way", || {
+        (!origin.requests().is_empty()).then_some(())
+    });
+    gate.proxy.signal("TERM");
+    eventually_within(Duration::from_secs(2), "not ready", || {
+        (gate.proxy.ask_admin("/readyz").status == 503).then_some(())
+    });
+    gate.proxy.ask_admin("/livez").expect(200);
+    slow.response().expect(200);
+    assert_eq!(gate.proxy.await_exit().code(), Some(0));
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.until_close().map(drop)
+    });
+    let mut gate = Gate::before(&origin).server("drain = \"1s\"").open();
+    let mut stuck = gate.https();
+    stuck.send(request("GET", "/", &[]));
+    eventually("it is under way", || {
+        (!origin.requests().is_empty()).then_some(())
+    });
+    gate.proxy.signal("TERM");
+    gate.proxy.await_exit();
+    let _ = stuck.until_close();
+}
+
+#[test]
+fn sigint_ends_it_too() {
+    let origin = Origin::echo();
+    let mut gate = Gate::before(&origin).open();
+    gate.proxy.signal("INT");
+    assert_eq!(gate.proxy.await_exit().code(), Some(0));
+}
+
+#[test]
+fn new_certificates_are_taken_up_and_broken_ones_are_not() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).open();
+    let shown = || {
+        let options = TlsOptions::new(&gate.ca, "app.example");
+        Client::tls(gate.proxy.https(), &options)
+            .peer_certificate()
+            .expect("a certificate")
+    };
+    let first = shown();
+    let renewed = gate.ca.server("app", &["app.example", "localhost"]);
+    gate.reload();
+    assert_eq!(shown(), renewed.cert_der.to_vec());
+    assert_ne!(shown(), first);
+
+    std::fs::write(&renewed.cert, "not a certificate").expect("the directory takes files");
+    gate.reload();
+    assert_eq!(
+        shown(),
+        renewed.cert_der.to_vec(),
+        "the last good one is kept"
+    );
+    gate.get("/").expect(200);
+
+    let third = gate.ca.server("app", &["app.example", "localhost"]);
+    eventually("a change of the files is enough", || {
+        (shown() == third.cert_der.to_vec()).then_some(())
+    });
+}
