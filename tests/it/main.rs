@@ -12,6 +12,7 @@ mod harness;
 
 mod architecture;
 mod bearer;
+mod config;
 mod cors;
 mod deploy;
 mod forwarding;

@@ -65,12 +65,19 @@ impl Ca {
 
     /// Issues a server certificate for `names` into `FILE.crt` and `FILE.key`.
     pub fn server(&self, file: &str, names: &[&str]) -> Leaf {
-        self.issue(file, names, ExtendedKeyUsagePurpose::ServerAuth)
+        self.server_for_days(file, names, 90)
+    }
+
+    /// Issues a server certificate that is valid for so many days from now.
+    pub fn server_for_days(&self, file: &str, names: &[&str], days: i64) -> Leaf {
+        let end = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+        self.issue(file, names, ExtendedKeyUsagePurpose::ServerAuth, end)
     }
 
     /// Issues a client certificate with `name` as its common name into `FILE.crt` and `FILE.key`.
     pub fn client(&self, file: &str, name: &str) -> Leaf {
-        self.issue(file, &[name], ExtendedKeyUsagePurpose::ClientAuth)
+        let end = time::OffsetDateTime::now_utc() + time::Duration::days(90);
+        self.issue(file, &[name], ExtendedKeyUsagePurpose::ClientAuth, end)
     }
 
     /// A trust store that holds this authority alone.
@@ -82,13 +89,21 @@ impl Ca {
         Arc::new(roots)
     }
 
-    fn issue(&self, file: &str, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Leaf {
+    fn issue(
+        &self,
+        file: &str,
+        names: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+        end: time::OffsetDateTime,
+    ) -> Leaf {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("valid names");
         params
             .distinguished_name
             .push(DnType::CommonName, names.first().map_or("", String::as_str));
         params.extended_key_usages = vec![usage];
+        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+        params.not_after = end;
         let key_pair = KeyPair::generate().expect("a key pair");
         let certificate = params
             .signed_by(&key_pair, &self.issuer)
