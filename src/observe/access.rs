@@ -152,7 +152,7 @@ fn write_request(record: &AccessRecord<'_>, line: &mut Object<'_>) {
     line.text("url.path", record.path);
     if let Some(query) = record.query {
         line.quoted("url.query", |out| {
-            write_query(query, record.redact_query, out)
+            write_query(query, record.redact_query, out);
         });
     }
     line.text_if("http.route", record.route);

@@ -143,7 +143,7 @@ impl AccessLog {
             if Instant::now() >= deadline {
                 return;
             }
-            thread::sleep(RETRY);
+            thread::park_timeout(RETRY);
         }
         let ended = self
             .shared
@@ -286,7 +286,7 @@ fn write_all<'a>(output: &mut impl Write, bytes: &'a [u8]) -> Result<(), (io::Er
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Someone made our stdout non-blocking: as good as a slow one.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(RETRY),
             Err(error) => return Err((error, rest)),
         }
     }
@@ -309,7 +309,6 @@ fn open_file(path: &Path) -> io::Result<File> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::sync::mpsc;
     use std::time::SystemTime;
 
     use http::{Method, Version};
@@ -364,13 +363,13 @@ mod tests {
         let deadline = Instant::now() + PATIENCE;
         while !holds() {
             assert!(Instant::now() < deadline, "not in time");
-            thread::sleep(RETRY);
+            thread::park_timeout(RETRY);
         }
     }
 
     /// Takes bytes only while it is let; says when it is asked.
     struct Gate {
-        asked: mpsc::Sender<()>,
+        asked: SyncSender<()>,
         open: Receiver<()>,
     }
 
@@ -437,8 +436,8 @@ mod tests {
 
     #[test]
     fn a_blocked_target_never_blocks_a_worker() {
-        let (asked, was_asked) = mpsc::channel();
-        let (open, gate) = mpsc::channel();
+        let (asked, was_asked) = sync_channel(2 * QUEUE);
+        let (open, gate) = sync_channel(2 * QUEUE);
         let log = AccessLog::start(Gate { asked, open: gate }, None).unwrap();
         let mut sink = log.sink();
         let mut send = |count| {
@@ -460,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_torn_line_does_not_spoil_the_next() {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = sync_channel(2 * QUEUE);
         let (lines, sent) = sync_channel(QUEUE);
         let output = Half {
             taken: sender,
@@ -487,7 +486,7 @@ mod tests {
 
     /// Fails once when its room is used up, then has room again.
     struct Half {
-        taken: mpsc::Sender<Vec<u8>>,
+        taken: SyncSender<Vec<u8>>,
         room: usize,
     }
 

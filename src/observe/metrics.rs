@@ -15,9 +15,11 @@ use http::Method;
 
 use super::access::Decision;
 use super::cells::{Counters, Durations, Tally};
+use super::labels::MethodClass;
 use super::scrape;
 use crate::wire::halt::{Reason, Stage};
 
+pub use super::labels::{ConnectionState, Mode, ReloadOutcome, UpstreamOutcome};
 pub use super::scrape::CONTENT_TYPE;
 
 /// Blueprint and route of requests that matched none.
@@ -151,7 +153,7 @@ impl Metrics {
         *lock(&self.families.certificates) = certificates;
     }
 
-    /// Everything as OpenMetrics text, to be sent as [`CONTENT_TYPE`].
+    /// Everything as `OpenMetrics` text, to be sent as [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         scrape::render(&self.families)
     }
@@ -227,58 +229,6 @@ const fn request_index(class: usize, decision: Decision) -> usize {
     class * Decision::ALL.len() + decision as usize
 }
 
-/// Methods as a label: the usual ones, and one word for whatever else a client may invent.
-#[derive(Clone, Copy, Debug)]
-enum MethodClass {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Patch,
-    Options,
-    Other,
-}
-
-impl MethodClass {
-    const ALL: [Self; 8] = [
-        Self::Get,
-        Self::Head,
-        Self::Post,
-        Self::Put,
-        Self::Delete,
-        Self::Patch,
-        Self::Options,
-        Self::Other,
-    ];
-
-    fn of(method: &Method) -> Self {
-        match *method {
-            Method::GET => Self::Get,
-            Method::HEAD => Self::Head,
-            Method::POST => Self::Post,
-            Method::PUT => Self::Put,
-            Method::DELETE => Self::Delete,
-            Method::PATCH => Self::Patch,
-            Method::OPTIONS => Self::Options,
-            _ => Self::Other,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Patch => "PATCH",
-            Self::Options => "OPTIONS",
-            Self::Other => "other",
-        }
-    }
-}
-
 /// The counts of one upstream.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
@@ -315,45 +265,6 @@ impl UpstreamMetrics {
     }
 }
 
-/// What became of an attempt to forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamOutcome {
-    /// A response head came.
-    Answered,
-    /// No connection.
-    Unreachable,
-    /// No connection or no response head in time.
-    TimedOut,
-    /// The connection broke, or what came was not HTTP.
-    Broken,
-    /// The client went away first.
-    Aborted,
-    /// Not tried: the breaker is open.
-    BreakerOpen,
-}
-
-impl UpstreamOutcome {
-    const ALL: [Self; 6] = [
-        Self::Answered,
-        Self::Unreachable,
-        Self::TimedOut,
-        Self::Broken,
-        Self::Aborted,
-        Self::BreakerOpen,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Unreachable => "unreachable",
-            Self::TimedOut => "timed_out",
-            Self::Broken => "broken",
-            Self::Aborted => "aborted",
-            Self::BreakerOpen => "breaker_open",
-        }
-    }
-}
-
 /// The counts of one issuer.
 #[derive(Debug, Default)]
 pub struct IssuerMetrics {
@@ -370,24 +281,6 @@ impl IssuerMetrics {
     /// Counts a fetch of the key set, under a word of the program such as `fetched` or `failed`.
     pub fn fetch(&self, outcome: &'static str) {
         self.fetches.add(outcome);
-    }
-}
-
-/// Whether a refusal took effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The request was refused.
-    Enforce,
-    /// The policy only watches; the request went on.
-    Monitor,
-}
-
-impl Mode {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enforce => "enforce",
-            Self::Monitor => "monitor",
-        }
     }
 }
 
@@ -422,32 +315,6 @@ impl Refusals {
     }
 }
 
-/// Where a client connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionState {
-    /// Accepted, TLS not done yet.
-    Handshake,
-    /// Speaks HTTP.
-    Open,
-    /// Upgraded: bytes pass both ways.
-    Tunnel,
-    /// Ends after what it still has under way.
-    Draining,
-}
-
-impl ConnectionState {
-    pub(super) const ALL: [Self; 4] = [Self::Handshake, Self::Open, Self::Tunnel, Self::Draining];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Handshake => "handshake",
-            Self::Open => "open",
-            Self::Tunnel => "tunnel",
-            Self::Draining => "draining",
-        }
-    }
-}
-
 /// Counts one connection under its state for as long as it lives.
 #[derive(Debug)]
 pub struct ConnectionGuard {
@@ -473,26 +340,6 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.add(-1);
-    }
-}
-
-/// What became of a reload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadOutcome {
-    /// The new file is in force.
-    Applied,
-    /// The new file has problems; the old one goes on.
-    Rejected,
-}
-
-impl ReloadOutcome {
-    pub(super) const ALL: [Self; 2] = [Self::Applied, Self::Rejected];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Rejected => "rejected",
-        }
     }
 }
 
@@ -534,7 +381,7 @@ mod tests {
             &brew,
             None,
             Decision::Aborted,
-            Duration::from_secs(60),
+            Duration::from_mins(1),
         );
         let text = metrics.render();
         has(
@@ -614,8 +461,8 @@ mod tests {
             evictions: 0,
         });
         metrics.watch_access_log(|| 7);
-        let later = SystemTime::now() + Duration::from_secs(3600);
-        let past = SystemTime::now() - Duration::from_secs(60);
+        let later = SystemTime::now() + Duration::from_hours(1);
+        let past = SystemTime::now() - Duration::from_mins(1);
         let certificate = |name: &str, end| (name.to_owned(), end);
         metrics.set_certificates([
             certificate("a\"b", later),

@@ -4,6 +4,7 @@ pub mod access;
 pub mod access_log;
 mod cells;
 mod json;
+mod labels;
 pub mod log;
 pub mod metrics;
 mod scrape;

@@ -1,4 +1,4 @@
-//! Writes the counts of [`super::metrics`] as OpenMetrics 1.0 text, which Prometheus reads.
+//! Writes the counts of [`super::metrics`] as `OpenMetrics` 1.0 text, which Prometheus reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
-    NoLabelSet, text,
+    DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -200,14 +199,14 @@ fn histogram<'a>(out: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) 
     out.encode_descriptor(name, help, None, MetricType::Histogram)
 }
 
-fn add_alone(mut family: MetricEncoder<'_>, count: impl EncodeCounterValue) -> fmt::Result {
+fn add_alone(mut family: MetricEncoder<'_>, count: u64) -> fmt::Result {
     family.encode_counter::<NoLabelSet, _, f64>(&count, None)
 }
 
 fn add_count(
     family: &mut MetricEncoder<'_>,
     labels: &impl EncodeLabelSet,
-    count: impl EncodeCounterValue,
+    count: u64,
 ) -> fmt::Result {
     family
         .encode_family(labels)?
@@ -217,7 +216,7 @@ fn add_count(
 fn add_value(
     family: &mut MetricEncoder<'_>,
     labels: &impl EncodeLabelSet,
-    value: impl EncodeGaugeValue,
+    value: i64,
 ) -> fmt::Result {
     family.encode_family(labels)?.encode_gauge(&value)
 }

@@ -382,7 +382,7 @@ pub enum KeyKind {
 /// Makes the 64-bit keys of a limiter.
 ///
 /// SipHash-1-3 with a random 128-bit key a process: a client that can choose its key bytes cannot aim them at the set
-/// of somebody else, or pile its own into one set, without knowing the key; and SipHash is made so that answers and
+/// of somebody else, or pile its own into one set, without knowing the key; and `SipHash` is made so that answers and
 /// timing do not give it away. foldhash would be faster and says itself that it does not withstand an interactive
 /// attacker.
 #[derive(Clone, Debug, Default)]
@@ -480,7 +480,7 @@ mod tests {
     fn the_burst_is_the_quota_when_not_stated() {
         let limit = Limit {
             quota: 100,
-            window: Duration::from_secs(60),
+            window: Duration::from_mins(1),
             burst: 0,
         };
         let limiter = Limiter::new(limit, DEFAULT_CAPACITY);
@@ -524,11 +524,9 @@ mod tests {
         let limiter = Limiter::new(per_second(10, 10), 1);
         let offender = in_first_set(1);
         assert_eq!(spent(&limiter, offender, 0), 10);
-        let mut invented = 2;
         let mut passed = 0;
-        for _ in 0..10_000 {
+        for invented in 2..10_000 {
             passed += u32::from(limiter.check(in_first_set(invented), 1, 0).is_allowed());
-            invented += 1;
             assert!(!limiter.check(offender, 1, 0).is_allowed());
         }
         assert_eq!(

@@ -1,0 +1,160 @@
+//! The words that stand in labels: closed lists, so that the number of series is bounded.
+//!
+//! For [`super::metrics`] and its callers.
+
+use http::Method;
+
+/// Methods as a label: the usual ones, and one word for whatever else a client may invent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MethodClass {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Patch,
+    Options,
+    Other,
+}
+
+impl MethodClass {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Get,
+        Self::Head,
+        Self::Post,
+        Self::Put,
+        Self::Delete,
+        Self::Patch,
+        Self::Options,
+        Self::Other,
+    ];
+
+    pub(super) fn of(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Get,
+            Method::HEAD => Self::Head,
+            Method::POST => Self::Post,
+            Method::PUT => Self::Put,
+            Method::DELETE => Self::Delete,
+            Method::PATCH => Self::Patch,
+            Method::OPTIONS => Self::Options,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What became of an attempt to forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamOutcome {
+    /// A response head came.
+    Answered,
+    /// No connection.
+    Unreachable,
+    /// No connection or no response head in time.
+    TimedOut,
+    /// The connection broke, or what came was not HTTP.
+    Broken,
+    /// The client went away first.
+    Aborted,
+    /// Not tried: the breaker is open.
+    BreakerOpen,
+}
+
+impl UpstreamOutcome {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Answered,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::Broken,
+        Self::Aborted,
+        Self::BreakerOpen,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Broken => "broken",
+            Self::Aborted => "aborted",
+            Self::BreakerOpen => "breaker_open",
+        }
+    }
+}
+
+/// Whether a refusal took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The request was refused.
+    Enforce,
+    /// The policy only watches; the request went on.
+    Monitor,
+}
+
+impl Mode {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+        }
+    }
+}
+
+/// Where a client connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Accepted, TLS not done yet.
+    Handshake,
+    /// Speaks HTTP.
+    Open,
+    /// Upgraded: bytes pass both ways.
+    Tunnel,
+    /// Ends after what it still has under way.
+    Draining,
+}
+
+impl ConnectionState {
+    pub(super) const ALL: [Self; 4] = [Self::Handshake, Self::Open, Self::Tunnel, Self::Draining];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Open => "open",
+            Self::Tunnel => "tunnel",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// What became of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// The new file is in force.
+    Applied,
+    /// The new file has problems; the old one goes on.
+    Rejected,
+}
+
+impl ReloadOutcome {
+    pub(super) const ALL: [Self; 2] = [Self::Applied, Self::Rejected];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Rejected => "rejected",
+        }
+    }
+}
