@@ -3,3 +3,4 @@
 pub mod digest;
 pub mod rng;
 pub mod secret;
+pub mod trust;

@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +14,13 @@ use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::crypto::trust;
 
 /// The most a document may weigh.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -230,49 +229,14 @@ fn is_loopback(host: &str) -> bool {
 }
 
 fn connector(ca: Option<&Path>) -> Result<TlsConnector, LocationError> {
-    let mut roots = system_roots().clone();
+    let mut roots = trust::system_roots().clone();
     if let Some(path) = ca {
-        add(&mut roots, path).map_err(|cause| LocationError::Certificates {
+        trust::add(&mut roots, path).map_err(|cause| LocationError::Certificates {
             path: path.display().to_string(),
             cause,
         })?;
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider's own defaults fit each other")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// The certificates of the system, read once; those of Mozilla where the system has none, as in an empty container.
-fn system_roots() -> &'static RootCertStore {
-    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        roots
-    })
-}
-
-fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let mut found = false;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
-        roots
-            .add(certificate.map_err(|error| error.to_string())?)
-            .map_err(|error| error.to_string())?;
-        found = true;
-    }
-    if found {
-        Ok(())
-    } else {
-        Err("no certificate in it".to_owned())
-    }
+    Ok(TlsConnector::from(trust::client_config(roots)))
 }
 
 #[cfg(test)]

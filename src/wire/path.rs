@@ -51,6 +51,24 @@ pub enum TargetError {
     Refused(&'static str),
 }
 
+impl TargetError {
+    /// The stable code for logs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NotAbsolute => "not-absolute",
+            Self::BadEscape => "bad-escape",
+            Self::RawByte => "raw-byte",
+            Self::Control => "escaped-control",
+            Self::EscapedDelimiter => "escaped-delimiter",
+            Self::DoubleEscape => "double-escape",
+            Self::NotUtf8 => "not-utf-8",
+            Self::AboveRoot => "above-root",
+            Self::HiddenDots => "hidden-dots",
+            Self::Refused(_) => "profile",
+        }
+    }
+}
+
 /// A path and query in normal form; only [`Target::parse`] makes one.
 #[derive(Debug, Clone)]
 pub struct Target {
