@@ -33,7 +33,7 @@ pub use reader::{Layer, Reader};
 pub use render::{Color, render};
 pub use scalars::OneOrMany;
 pub use schema::json_schema;
-pub use secret::{FilePath, SecretRef};
+pub use secret::{FilePath, SecretRef, readable_by_others};
 pub use section::{Key, Kind, Section, walk_keys};
 pub use units::Bytes;
 pub use url::HttpsUrl;

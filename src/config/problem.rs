@@ -108,7 +108,7 @@ impl Problem {
 }
 
 /// Collects problems through a shared reference, so that readers can report while they borrow the tree.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Problems {
     list: RefCell<Vec<Problem>>,
 }
@@ -153,6 +153,11 @@ impl Problems {
     /// All problems as they came.
     pub fn into_list(self) -> Vec<Problem> {
         self.list.into_inner()
+    }
+
+    /// A sorted copy of what was collected so far.
+    pub fn sorted(&self) -> Vec<Problem> {
+        self.clone().into_sorted()
     }
 
     /// All problems by file and position, each once; those without a place come first.

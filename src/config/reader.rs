@@ -317,6 +317,14 @@ impl<'a> Reader<'a> {
         });
     }
 
+    /// Reports a warning at an exact place.
+    pub fn warn_at(&self, at: At, message: impl Into<String>, hint: Option<String>) {
+        self.problems.push(Problem {
+            hint,
+            ..Problem::warning(message).at(at).key(&*self.path)
+        });
+    }
+
     /// Reports why the key's value was refused, for grammars that the policy reads itself.
     pub fn complain(&self, key: &str, complaint: Complaint) {
         match self.nearest(key) {

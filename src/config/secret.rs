@@ -181,7 +181,7 @@ fn from_file(path: &Path, at: At) -> Result<Vec<u8>, Complaint> {
 }
 
 /// Whether anybody on the machine may read the file; `false` when it cannot be told.
-pub(crate) fn readable_by_others(path: &Path) -> bool {
+pub fn readable_by_others(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 

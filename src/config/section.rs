@@ -36,6 +36,23 @@ pub struct Key {
     pub default: &'static str,
 }
 
+impl Key {
+    /// A key with its name, what it takes, one sentence and the TOML text of its default.
+    pub const fn new(
+        name: &'static str,
+        kind: Kind,
+        doc: &'static str,
+        default: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            doc,
+            default,
+        }
+    }
+}
+
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
