@@ -1,3 +1,215 @@
-//! The one request context: facts only, never the route or the snapshot.
+//! The one request context: facts only, never the route or the snapshot; those travel beside it.
+//!
+//! An [`Exchange`] is made from a request in its one normal form. The head is private and has no raw form:
+//! policies judge, and the backend gets, these very values. Each stage adds its facts, written once.
 
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use http::{HeaderMap, Method, Version, header::HeaderValue};
+
+use crate::{
+    observe::metrics::RouteMetrics,
+    wire::{
+        forwarded::Client,
+        halt::{Reason, Stage},
+        host::Authority,
+        path::Target,
+    },
+};
+
+pub mod connection;
 pub mod principal;
+pub mod trace;
+
+pub use crate::wire::forwarded::Scheme;
+
+use connection::Connection;
+use principal::Principal;
+use trace::TraceContext;
+
+/// The head of a request in its one normal form.
+#[derive(Debug)]
+pub struct Head {
+    /// Method, upper-case.
+    pub method: Method,
+    /// Host and port that the request is for.
+    pub authority: Authority,
+    /// Path and query.
+    pub target: Target,
+    /// Fields, without what a client may not send.
+    pub headers: HeaderMap,
+    /// Version that the client spoke.
+    pub version: Version,
+    /// `https` or `http`, as the client sees it.
+    pub scheme: Scheme,
+}
+
+/// The names of the route that a request met, with its counters.
+#[derive(Debug)]
+pub struct RouteFacts {
+    /// Name of the blueprint.
+    pub blueprint: Box<str>,
+    /// Name of the route, or its pattern.
+    pub route: Box<str>,
+    /// Counters that outlive a reload.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// What the cross-origin stage found.
+#[derive(Clone, Debug, Default)]
+pub enum CorsFact {
+    /// The request names no origin.
+    #[default]
+    NoOrigin,
+    /// The origin is allowed; answers name it.
+    Allowed(HeaderValue),
+    /// The origin is not on the list.
+    NotAllowed,
+}
+
+/// The limit that is nearest to refusing, for the `RateLimit` field.
+#[derive(Clone, Debug)]
+pub struct Tightest {
+    /// Name of the limit.
+    pub name: Arc<str>,
+    /// Requests left.
+    pub remaining: u32,
+    /// Seconds until it is full again.
+    pub reset: u64,
+}
+
+/// One request, from its head to the end of its answer.
+#[derive(Debug)]
+pub struct Exchange {
+    head: Head,
+    /// The connection that it came on.
+    pub connection: Arc<Connection>,
+    /// When its head was complete.
+    pub started: Instant,
+    /// Address of the client, after the trusted-proxy walk.
+    pub client: IpAddr,
+    /// The way that the client's address came, for the backend.
+    pub chain: Client,
+    /// Identity of the request, for body, log and backend.
+    pub request_id: HeaderValue,
+    /// Trace that it belongs to.
+    pub trace: TraceContext,
+    /// `User-Agent` as sent, for the log.
+    pub user_agent: Option<HeaderValue>,
+    /// `Accept` as sent, for the form of an answer of our own.
+    pub accept: Option<HeaderValue>,
+    /// True when the client sent an `Authorization` field.
+    pub had_authorization: bool,
+    /// The route, once found.
+    pub route: Option<Arc<RouteFacts>>,
+    /// Who asks, once verified.
+    pub principal: Option<Arc<Principal>>,
+    /// What the cross-origin stage found.
+    pub cors: CorsFact,
+    /// The limit nearest to refusing.
+    pub tightest: Option<Tightest>,
+    /// Policies in monitor mode that would have refused.
+    pub would_refuse: Vec<(Stage, Reason)>,
+    /// The target as it was sent, of a request that has no normal form: for the access line alone.
+    pub refused_target: Option<Box<[u8]>>,
+    /// Notes of each stage, kept for `explain` alone.
+    pub journal: Option<Vec<Note>>,
+}
+
+/// One stage's verdict, as `explain` prints it.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// The stage.
+    pub stage: Stage,
+    /// What it found, in words.
+    pub verdict: String,
+}
+
+impl Exchange {
+    /// A request whose head is in normal form.
+    pub fn new(head: Head, connection: Arc<Connection>, origin: Origin) -> Self {
+        let user_agent = head.headers.get(http::header::USER_AGENT).cloned();
+        let accept = head.headers.get(http::header::ACCEPT).cloned();
+        let had_authorization = head.headers.contains_key(http::header::AUTHORIZATION);
+        Self {
+            head,
+            connection,
+            started: origin.started,
+            client: origin.client.address,
+            chain: origin.client,
+            request_id: origin.request_id,
+            trace: origin.trace,
+            user_agent,
+            accept,
+            had_authorization,
+            route: None,
+            principal: None,
+            cors: CorsFact::NoOrigin,
+            tightest: None,
+            would_refuse: Vec::new(),
+            refused_target: None,
+            journal: None,
+        }
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The host and port asked for.
+    pub fn authority(&self) -> &Authority {
+        &self.head.authority
+    }
+
+    /// The path and query.
+    pub fn target(&self) -> &Target {
+        &self.head.target
+    }
+
+    /// Case-insensitive backends are judged by the folded path.
+    pub fn fold_case(&mut self) {
+        self.head.target = self.head.target.fold_case();
+    }
+
+    /// The fields that may be judged and forwarded.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The version that the client spoke.
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// The scheme that the client used.
+    pub fn scheme(&self) -> Scheme {
+        self.head.scheme
+    }
+
+    /// Takes the fields out to be forwarded.
+    pub fn take_headers(&mut self) -> HeaderMap {
+        std::mem::take(&mut self.head.headers)
+    }
+
+    /// Writes a line of the journal when `explain` asked for one.
+    pub fn note(&mut self, stage: Stage, verdict: impl FnOnce() -> String) {
+        if let Some(journal) = &mut self.journal {
+            let verdict = verdict();
+            journal.push(Note { stage, verdict });
+        }
+    }
+}
+
+/// Where a request comes from and what it is called.
+#[derive(Debug)]
+pub struct Origin {
+    /// When its head was complete.
+    pub started: Instant,
+    /// The client, as trusted proxies report it.
+    pub client: Client,
+    /// Identity of the request.
+    pub request_id: HeaderValue,
+    /// Trace that it belongs to.
+    pub trace: TraceContext,
+}
