@@ -1,5 +1,7 @@
 //! What survives a reload: limiters, key sets, verified tokens.
 
+pub mod clock;
 pub mod keys;
 pub mod limiter;
+pub mod registry;
 pub mod tokens;

@@ -1,0 +1,99 @@
+//! Things that outlive a reload, found by their name in the file: one instance per named thing, never per route.
+//!
+//! A reload first *prepares* what the new file names, reusing what is unchanged, and *keeps* it only when the whole
+//! file turned out good; so a reload that fails leaves no trace.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+
+/// One thing as the file describes it.
+#[derive(Debug)]
+pub struct Named<C, T> {
+    /// Name in the file.
+    pub name: Box<str>,
+    /// Its description; an equal one reuses the instance.
+    pub config: C,
+    /// The instance.
+    pub thing: Arc<T>,
+}
+
+impl<C: Clone, T> Clone for Named<C, T> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            config: self.config.clone(),
+            thing: Arc::clone(&self.thing),
+        }
+    }
+}
+
+/// The instances in use. Bounded by the file: it holds what the last good one names and nothing else.
+#[derive(Debug)]
+pub struct Registry<C, T> {
+    held: DashMap<Box<str>, (C, Arc<T>)>,
+}
+
+impl<C, T> Default for Registry<C, T> {
+    fn default() -> Self {
+        Self {
+            held: DashMap::new(),
+        }
+    }
+}
+
+impl<C: Clone + PartialEq, T> Registry<C, T> {
+    /// The instance in use when its description is unchanged, else a fresh one that is not in use yet.
+    pub fn prepare(&self, name: &str, config: C, make: impl FnOnce(&C) -> T) -> Named<C, T> {
+        let same = self
+            .held
+            .get(name)
+            .filter(|held| held.0 == config)
+            .map(|held| Arc::clone(&held.1));
+        Named {
+            thing: same.unwrap_or_else(|| Arc::new(make(&config))),
+            name: name.into(),
+            config,
+        }
+    }
+
+    /// Puts exactly these to use.
+    pub fn keep(&self, all: &[Named<C, T>]) {
+        self.held
+            .retain(|name, _| all.iter().any(|named| named.name == *name));
+        for named in all {
+            self.held.insert(
+                named.name.clone(),
+                (named.config.clone(), Arc::clone(&named.thing)),
+            );
+        }
+    }
+
+    /// The instances in use.
+    pub fn list(&self) -> Vec<Arc<T>> {
+        self.held.iter().map(|held| Arc::clone(&held.1)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unchanged_descriptions_keep_their_instance_and_the_rest_goes() {
+        let registry = Registry::default();
+        let one = registry.prepare("one", 1, |c| *c);
+        let two = registry.prepare("two", 2, |c| *c);
+        registry.keep(&[one.clone(), two]);
+        assert!(Arc::ptr_eq(
+            &registry.prepare("one", 1, |c| *c).thing,
+            &one.thing
+        ));
+        assert!(!Arc::ptr_eq(
+            &registry.prepare("one", 5, |c| *c).thing,
+            &one.thing
+        ));
+        registry.keep(&[one]);
+        assert_eq!(registry.list().len(), 1);
+    }
+}
