@@ -1,1 +1,16 @@
 //! The way to the backend: endpoints, connections, breakers, sending.
+//!
+//! [`send`](send::send) is the only door to the network for requests, and `pipeline::forward` its only caller.
+//! A [`Cluster`](cluster::Cluster) is one `[upstreams.NAME]`; an [`Endpoint`](endpoint::Endpoint) one server of it,
+//! with its breaker and one pool of idle connections a worker. Endpoints outlive a reload.
+
+pub mod balance;
+pub mod body;
+pub mod breaker;
+pub mod cluster;
+pub mod connect;
+pub mod endpoint;
+pub mod error;
+pub mod pool;
+pub mod send;
+pub mod tunnel;

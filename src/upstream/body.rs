@@ -1,0 +1,112 @@
+//! The backend's body on its way to the client, with the lease on its connection.
+//!
+//! When the body has ended and the request body went out whole, the connection goes back to its pool; in every
+//! other case it is closed. A body that breaks is an error, so that the client sees an abort and never a clean end.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
+
+use super::endpoint::InFlight;
+use crate::wire::body::{BodyProgress, ClientBody};
+
+/// A connection that is lent to one exchange.
+#[derive(Debug)]
+pub struct Lease {
+    /// hyper's handle.
+    pub sender: SendRequest<ClientBody>,
+    /// Counts the exchange on its endpoint.
+    pub in_flight: InFlight,
+    /// The worker whose pool it came from.
+    pub worker: usize,
+    /// The request body, when there was one.
+    pub progress: Option<Arc<BodyProgress>>,
+}
+
+impl Lease {
+    /// Gives the connection back for the next request.
+    fn release(self) {
+        // A request body that is still under way would run into the next exchange.
+        if self.progress.as_ref().is_some_and(|p| !p.is_complete()) {
+            return;
+        }
+        let pool = self.in_flight.endpoint().pool(self.worker);
+        pool.put(self.sender, Instant::now());
+    }
+}
+
+/// A backend's response body.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+impl UpstreamBody {
+    /// A body whose connection is given back at its end.
+    pub fn new(incoming: Incoming, lease: Lease) -> Self {
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+        };
+        body.release_at_end();
+        body
+    }
+
+    fn release_at_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    self.release_at_end();
+                    // Trailers were not judged, and HTTP/1.1 clients rarely expect them.
+                    if frame.is_data() {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.release();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

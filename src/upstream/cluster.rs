@@ -1,0 +1,27 @@
+//! One `[upstreams.NAME]`: its endpoints and how requests are sent to them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{balance::Balance, endpoint::Endpoint};
+use crate::{observe::metrics::UpstreamMetrics, wire::path::Profile};
+
+/// The compiled upstream. Endpoints are shared with the snapshots before and after it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Name in the file.
+    pub name: Arc<str>,
+    /// Its servers, never empty.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// How long the backend may take to begin its answer, from the end of the request body.
+    pub response_timeout: Duration,
+    /// Further tries after a connect failure.
+    pub retries: u32,
+    /// How long a tunnel may be silent.
+    pub tunnel_idle: Duration,
+    /// How this backend reads paths.
+    pub profile: Profile,
+    /// Counters that outlive a reload.
+    pub metrics: Arc<UpstreamMetrics>,
+}

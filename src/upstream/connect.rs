@@ -1,0 +1,146 @@
+//! Opens a connection to an endpoint: TCP, TLS over TCP, or a Unix socket, then hyper's HTTP/1.1 client.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    endpoint::{Address, Endpoint},
+    error::UpstreamError,
+};
+use crate::wire::body::ClientBody;
+
+/// Largest response head that is read, in bytes; more is a broken answer.
+const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
+/// Most fields in a response head.
+const RESPONSE_FIELDS: usize = 200;
+
+/// Connects within the endpoint's timeout and starts the HTTP client on it.
+///
+/// # Errors
+/// [`UpstreamError::Connect`] or [`UpstreamError::ConnectTimeout`]; nothing was sent in either case.
+pub async fn connect(endpoint: &Endpoint) -> Result<SendRequest<ClientBody>, UpstreamError> {
+    let opened =
+        tokio::time::timeout(endpoint.rules.connect_timeout, open(&endpoint.address)).await;
+    let link = match opened {
+        Err(_) => return Err(UpstreamError::ConnectTimeout),
+        Ok(Err(error)) => return Err(UpstreamError::Connect(error)),
+        Ok(Ok(link)) => link,
+    };
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(RESPONSE_FIELDS)
+        .max_header_size(RESPONSE_HEAD_BYTES)
+        .handshake(TokioIo::new(link))
+        .await
+        .map_err(UpstreamError::Broken)?;
+    tokio::spawn(async move {
+        // Errors reach the request that waits on the sender; an idle connection that breaks is nobody's loss.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
+
+async fn open(address: &Address) -> io::Result<Link> {
+    match address {
+        Address::Tcp { host, port } => tcp(host, *port).await.map(Link::Tcp),
+        Address::Tls {
+            host,
+            port,
+            name,
+            config,
+        } => {
+            let stream = tcp(host, *port).await?;
+            let connector = TlsConnector::from(std::sync::Arc::clone(config));
+            let stream = connector.connect(name.clone(), stream).await?;
+            Ok(Link::Tls(Box::new(stream)))
+        }
+        Address::Unix(path) => UnixStream::connect(path).await.map(Link::Unix),
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connected byte stream to a backend.
+#[derive(Debug)]
+enum Link {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+macro_rules! each {
+    ($self:expr, $stream:ident => $body:expr) => {
+        match $self.get_mut() {
+            Link::Tcp(stream) => {
+                let $stream = Pin::new(stream);
+                $body
+            }
+            Link::Tls(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $body
+            }
+            Link::Unix(stream) => {
+                let $stream = Pin::new(stream);
+                $body
+            }
+        }
+    };
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! One server of an upstream: its address, breaker, load and pools. Outlives a reload.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustls::pki_types::ServerName;
+
+use super::{
+    breaker::{Breaker, BreakerRules},
+    pool::Pool,
+};
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub enum Address {
+    /// A TCP server, its name resolved at each connect.
+    Tcp {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A TCP server that speaks TLS.
+    Tls {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Name that the certificate must carry.
+        name: ServerName<'static>,
+        /// Trust anchors and protocol settings.
+        config: Arc<rustls::ClientConfig>,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// What a connection to a server needs besides its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkRules {
+    /// Bound on TCP connect and TLS handshake together.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Idle connections kept by each worker.
+    pub idle_limit: usize,
+    /// When the breaker opens.
+    pub breaker: BreakerRules,
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The server as written in the file, for logs.
+    pub name: Box<str>,
+    /// Where it listens.
+    pub address: Address,
+    /// Its rules.
+    pub rules: LinkRules,
+    /// Its breaker.
+    pub breaker: Breaker,
+    healthy: AtomicBool,
+    in_flight: AtomicU32,
+    pools: Box<[Pool]>,
+}
+
+impl Endpoint {
+    /// An endpoint with one pool a worker.
+    pub fn new(name: &str, address: Address, rules: LinkRules, workers: usize) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            rules,
+            breaker: Breaker::new(rules.breaker),
+            healthy: AtomicBool::new(true),
+            in_flight: AtomicU32::new(0),
+            pools: (0..workers.max(1))
+                .map(|_| Pool::new(rules.idle_limit, rules.idle_timeout))
+                .collect(),
+        }
+    }
+
+    /// The pool of one worker; a worker beyond the list shares the first.
+    pub fn pool(&self, worker: usize) -> &Pool {
+        self.pools.get(worker).unwrap_or(&self.pools[0])
+    }
+
+    /// Drops idle connections of one worker that sat too long.
+    pub fn sweep(&self, worker: usize, now: Instant) {
+        self.pool(worker).sweep(now);
+    }
+
+    /// Requests under way.
+    pub fn load(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// What the last health check said; true when there is none.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Records a health check. Returns true when the state changed.
+    pub fn mark_healthy(&self, healthy: bool) -> bool {
+        self.healthy.swap(healthy, Ordering::Relaxed) != healthy
+    }
+}
+
+/// Counts one request as under way until dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Endpoint>);
+
+impl InFlight {
+    /// Counts a request on this endpoint.
+    pub fn on(endpoint: &Arc<Endpoint>) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(endpoint))
+    }
+
+    /// The endpoint that it counts on.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,85 @@
+//! Why a request did not come back from a backend: what kind, whose fault, may it be tried again.
+
+use std::time::Duration;
+
+use crate::wire::halt::Reason;
+
+/// A failed exchange with a backend. The cause is for the log; the client sees [`UpstreamError::reason`] alone.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection could be made; nothing was sent.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] std::io::Error),
+    /// The connection took too long; nothing was sent.
+    #[error("connect timed out")]
+    ConnectTimeout,
+    /// The backend did not begin to answer in time.
+    #[error("response timed out")]
+    ResponseTimeout,
+    /// The connection broke, or the answer is not HTTP.
+    #[error("broken exchange: {0}")]
+    Broken(#[source] hyper::Error),
+    /// The answer is HTTP that must not be passed on.
+    #[error("unacceptable answer: {0}")]
+    Unacceptable(&'static str),
+    /// Every endpoint rests after failures.
+    #[error("breaker open")]
+    BreakerOpen {
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// The client's own body was cut: too large, too slow, broken.
+    #[error("client body: {}", .0.code())]
+    ClientBody(Reason),
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client's.
+    Client,
+    /// The backend's; counts against its breaker.
+    Upstream,
+    /// Nobody's now: the breaker refused.
+    Resting,
+}
+
+impl UpstreamError {
+    /// The stable reason for body, log and metric.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Connect(_) => Reason::UpstreamUnreachable,
+            Self::ConnectTimeout | Self::ResponseTimeout => Reason::UpstreamTimeout,
+            Self::Broken(_) | Self::Unacceptable(_) => Reason::UpstreamBroken,
+            Self::BreakerOpen { .. } => Reason::BreakerOpen,
+            Self::ClientBody(reason) => *reason,
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::ClientBody(_) => Fault::Client,
+            Self::BreakerOpen { .. } => Fault::Resting,
+            _ => Fault::Upstream,
+        }
+    }
+
+    /// True when nothing was sent, so that another try cannot repeat an effect.
+    pub fn nothing_was_sent(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+    }
+
+    /// A short word for the access line.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::ResponseTimeout => "response-timeout",
+            Self::Broken(_) => "broken",
+            Self::Unacceptable(what) => what,
+            Self::BreakerOpen { .. } => "breaker-open",
+            Self::ClientBody(_) => "client-body",
+        }
+    }
+}

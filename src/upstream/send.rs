@@ -1,0 +1,229 @@
+//! Sends one request to one endpoint of a cluster and waits for the head of the answer.
+//!
+//! A try is repeated only where it cannot repeat an effect: when no connection could be made, or when a kept
+//! connection turned out to be closed before the request was written on it (RFC 9110 §9.2.2).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
+
+use super::{
+    balance::Pick,
+    body::Lease,
+    cluster::Cluster,
+    connect::connect,
+    endpoint::{Endpoint, InFlight},
+    error::{Fault, UpstreamError},
+};
+use crate::{
+    state::clock,
+    wire::body::{BodyProgress, ClientBody},
+};
+
+/// A kept connection that sat longer than this may have been closed by the backend meanwhile.
+const TRUSTED_IDLE: Duration = Duration::from_millis(200);
+
+/// One request on its way.
+#[derive(Debug)]
+pub struct Outbound<'a> {
+    /// The upstream that the route names.
+    pub cluster: &'a Cluster,
+    /// The worker that sends; its pool is used.
+    pub worker: usize,
+    /// Random bits and the client's key for the balancer.
+    pub pick: Pick,
+    /// What became of the request body.
+    pub progress: Option<Arc<BodyProgress>>,
+}
+
+/// The head of an answer and the connection that it came on.
+#[derive(Debug)]
+pub struct Sent {
+    /// Head and body.
+    pub response: Response<Incoming>,
+    /// The connection.
+    pub lease: Lease,
+}
+
+/// What was tried, for the access line; filled also when the request fails.
+#[derive(Debug, Default)]
+pub struct Trail {
+    /// The endpoint of the last try.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// How many connections were tried.
+    pub attempts: u32,
+}
+
+/// Sends the request. The single caller is `pipeline::forward`.
+///
+/// # Errors
+/// [`UpstreamError`]: whose fault, and whether anything was sent.
+pub async fn send(
+    outbound: &Outbound<'_>,
+    request: Request<ClientBody>,
+    trail: &mut Trail,
+) -> Result<Sent, UpstreamError> {
+    let cluster = outbound.cluster;
+    let mut request = request;
+    let mut tries = 0;
+    loop {
+        let endpoint = choose(outbound, tries)?;
+        trail.endpoint = Some(Arc::clone(&endpoint));
+        trail.attempts = trail.attempts.saturating_add(1);
+        let tried = attempt(outbound, &endpoint, request).await;
+        judge(&endpoint, tried.as_ref().err().map(|(error, _)| error));
+        match tried {
+            Ok(sent) => return Ok(sent),
+            Err((error, Some(unsent))) if error.nothing_was_sent() && tries < cluster.retries => {
+                tries += 1;
+                request = *unsent;
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
+
+fn choose(outbound: &Outbound<'_>, tries: u32) -> Result<Arc<Endpoint>, UpstreamError> {
+    let pick = Pick {
+        attempt: usize::try_from(tries).unwrap_or(0),
+        ..outbound.pick
+    };
+    let now_ms = clock::now_ms();
+    let usable = |e: &Endpoint| e.is_healthy() && !e.breaker.is_open(now_ms);
+    let cluster = outbound.cluster;
+    let endpoint = cluster
+        .balance
+        .choose(&cluster.endpoints, pick, usable)
+        .ok_or(UpstreamError::Unacceptable("no-endpoint"))?;
+    endpoint
+        .breaker
+        .admit(now_ms)
+        .map_err(|retry_after| UpstreamError::BreakerOpen { retry_after })?;
+    Ok(Arc::clone(endpoint))
+}
+
+fn judge(endpoint: &Endpoint, error: Option<&UpstreamError>) {
+    match error.map(UpstreamError::fault) {
+        None | Some(Fault::Client) => endpoint.breaker.success(),
+        Some(Fault::Upstream) => endpoint.breaker.failure(clock::now_ms()),
+        Some(Fault::Resting) => {}
+    }
+}
+
+type Unsent = Option<Box<Request<ClientBody>>>;
+
+/// One try on one endpoint: a kept connection first, else a new one.
+async fn attempt(
+    outbound: &Outbound<'_>,
+    endpoint: &Arc<Endpoint>,
+    request: Request<ClientBody>,
+) -> Result<Sent, (UpstreamError, Unsent)> {
+    let in_flight = InFlight::on(endpoint);
+    let mut request = request;
+    while let Some(mut idle) = endpoint.pool(outbound.worker).take(Instant::now()) {
+        if idle.sender.ready().await.is_err() {
+            continue;
+        }
+        let spare = spare(&request, idle.since.elapsed());
+        match exchange(outbound, &mut idle.sender, request).await {
+            Ok(response) => return accept(outbound, response, idle.sender, in_flight),
+            Err((_, Some(unsent))) => request = *unsent,
+            Err((error, None)) => match spare {
+                Some(again) if matches!(&error, UpstreamError::Broken(_)) => request = again,
+                _ => return Err((error, None)),
+            },
+        }
+    }
+    let mut sender = match connect(endpoint).await {
+        Ok(sender) => sender,
+        Err(error) => return Err((error, Some(Box::new(request)))),
+    };
+    match exchange(outbound, &mut sender, request).await {
+        Ok(response) => accept(outbound, response, sender, in_flight),
+        Err((error, _)) => Err((error, None)),
+    }
+}
+
+/// A copy of a request that may be sent again when a kept connection breaks: safe methods without a body, and only
+/// where the connection sat long enough for the backend to have closed it.
+fn spare(request: &Request<ClientBody>, idle: Duration) -> Option<Request<ClientBody>> {
+    let safe = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    if idle < TRUSTED_IDLE || !safe || !matches!(request.body(), ClientBody::Empty) {
+        return None;
+    }
+    let mut copy = Request::new(ClientBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Writes the request and waits for the head, as long as the client's body moves.
+async fn exchange(
+    outbound: &Outbound<'_>,
+    sender: &mut SendRequest<ClientBody>,
+    request: Request<ClientBody>,
+) -> Result<Response<Incoming>, (UpstreamError, Unsent)> {
+    let limit = outbound.cluster.response_timeout;
+    let mut answer = std::pin::pin!(sender.try_send_request(request));
+    loop {
+        let uploading = outbound.progress.as_ref().is_some_and(|p| !p.is_complete());
+        match tokio::time::timeout(limit, answer.as_mut()).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(mut error)) => {
+                let unsent = error.take_message().map(Box::new);
+                return Err((blame(outbound, error.into_error()), unsent));
+            }
+            // The clock of the backend starts when it has the whole request.
+            Err(_) if uploading => {}
+            Err(_) => return Err((UpstreamError::ResponseTimeout, None)),
+        }
+    }
+}
+
+fn blame(outbound: &Outbound<'_>, error: hyper::Error) -> UpstreamError {
+    match outbound.progress.as_ref().and_then(|p| p.fault()) {
+        Some(reason) => UpstreamError::ClientBody(reason),
+        None => UpstreamError::Broken(error),
+    }
+}
+
+/// Refuses answers that could be read in two ways; their connection is closed.
+fn accept(
+    outbound: &Outbound<'_>,
+    response: Response<Incoming>,
+    sender: SendRequest<ClientBody>,
+    in_flight: InFlight,
+) -> Result<Sent, (UpstreamError, Unsent)> {
+    let headers = response.headers();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if lengths.next().is_some() {
+        if lengths.next().is_some() {
+            return Err((UpstreamError::Unacceptable("two-lengths"), None));
+        }
+        if headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err((UpstreamError::Unacceptable("length-and-chunked"), None));
+        }
+    }
+    // A 101 that nobody asked for is met in `pipeline::forward`, which knows whether a tunnel was asked for.
+    if response.status().is_informational() && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        return Err((UpstreamError::Unacceptable("informational"), None));
+    }
+    Ok(Sent {
+        response,
+        lease: Lease {
+            sender,
+            in_flight,
+            worker: outbound.worker,
+            progress: outbound.progress.clone(),
+        },
+    })
+}
