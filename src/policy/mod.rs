@@ -1,1 +1,77 @@
-//! The policies, one file each, and the order in which they run.
+//! The policies, one file each, and **the list**: the order in which they run.
+//!
+//! A policy file holds its section of the TOML file, its compiled form, its request half (`admit`), its response
+//! half (`finish`) and its unit tests. [`admit`] and [`finish`] are written out by hand: the list *is* the
+//! documentation of the request path. Any section may stand under `[defaults]`, in a blueprint or in a route;
+//! nearest wins, key by key.
+
+pub mod authn;
+pub mod body_limit;
+pub mod cookies;
+pub mod cors;
+pub mod csp;
+pub mod mode;
+pub mod network;
+pub mod rate_limit;
+pub mod rbac;
+pub mod security_headers;
+#[cfg(test)]
+mod trial;
+
+use http::response::Parts;
+
+use crate::{exchange::Exchange, wire::halt::Halt};
+
+/// The compiled policies of one route.
+#[derive(Debug)]
+pub struct Policies {
+    /// Allowed and denied networks.
+    pub network: network::Network,
+    /// Limits by address, route, header or principal.
+    pub rate_limits: rate_limit::RateLimits,
+    /// Largest request body.
+    pub body_limit: body_limit::BodyLimit,
+    /// Cross-origin rules.
+    pub cors: cors::Cors,
+    /// Who may ask.
+    pub authn: authn::Authn,
+    /// Roles and scopes.
+    pub rbac: rbac::Rbac,
+    /// What the backend's cookies gain.
+    pub cookies: cookies::Cookies,
+    /// Security headers.
+    pub headers: security_headers::SecurityHeaders,
+}
+
+/// The request halves, in order. The first halt ends the walk.
+///
+/// # Errors
+/// The refusal or ready reply of the first policy that halts.
+pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), Halt> {
+    network::admit(&policies.network, exchange)?;
+    rate_limit::admit(&policies.rate_limits, exchange)?;
+    body_limit::admit(&policies.body_limit, exchange)?;
+    cors::admit(&policies.cors, exchange)?;
+    authn::admit(&policies.authn, exchange).await?;
+    rate_limit::admit_principal(&policies.rate_limits, exchange)?;
+    rbac::admit(&policies.rbac, exchange)?;
+    Ok(())
+}
+
+/// What a request that meets no route is still judged by: scans must cost something.
+///
+/// # Errors
+/// The refusal of the network or rate-limit policy.
+pub fn admit_unrouted(policies: &Policies, exchange: &mut Exchange) -> Result<(), Halt> {
+    network::admit(&policies.network, exchange)?;
+    rate_limit::admit(&policies.rate_limits, exchange)?;
+    Ok(())
+}
+
+/// The response halves, in reverse order, for **every** answer: the first policy of the list has the last word.
+pub fn finish(policies: &Policies, exchange: &mut Exchange, answer: &mut Parts) {
+    cookies::finish(&policies.cookies, exchange, answer);
+    cors::finish(&policies.cors, exchange, answer);
+    rate_limit::finish(&policies.rate_limits, exchange, answer);
+    security_headers::finish(&policies.headers, exchange, answer);
+}

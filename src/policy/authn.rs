@@ -1,0 +1,240 @@
+//! Who is asking: `auth = "public"`, or `[….auth] require = ["bearer"]` with the issuers that count.
+//!
+//! Challenges follow RFC 6750 §3: no `error` when no credential came, and the same `invalid_token` whatever check
+//! failed; the access line has the finer code. A token is never passed on unless `forward_token` says so.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use http::{header, header::HeaderValue};
+
+use super::{mode::Mode, rbac};
+use crate::{
+    config::{Key, Kind, OneOrMany, Reader, Section},
+    exchange::Exchange,
+    identity::{
+        bearer::{self, TokenError},
+        issuer::Issuer,
+    },
+    state::clock,
+    wire::halt::{Halt, Reason, Refusal, Stage},
+};
+
+/// `[….auth]`
+pub static SECTION: Section = Section {
+    name: "auth",
+    doc: "who may ask; must be stated for every route, as a table or as \"public\"",
+    keys: &[
+        Key::new(
+            "require",
+            Kind::List(&Kind::Choice(&["bearer"])),
+            "any of these identifies the caller",
+            "",
+        ),
+        Key::new(
+            "issuers",
+            Kind::OneOrMany(&Kind::String),
+            "names of [issuers.NAME] whose tokens count",
+            "",
+        ),
+        Key::new(
+            "forward_token",
+            Kind::Bool,
+            "pass the Authorization header on to the backend",
+            "false",
+        ),
+        Key::new(
+            "roles",
+            Kind::Table(&rbac::RULES),
+            "roles that the caller needs",
+            "",
+        ),
+        Key::new(
+            "scopes",
+            Kind::Table(&rbac::RULES),
+            "scopes that the token needs",
+            "",
+        ),
+        Key::new(
+            "mode",
+            Kind::Choice(Mode::WORDS),
+            "enforce, monitor or off",
+            "\"enforce\"",
+        ),
+    ],
+};
+
+/// What the key `auth` takes.
+pub const KIND: Kind = Kind::Either(&[Kind::Choice(&["public"]), Kind::Table(&SECTION)]);
+
+/// The issuers of the file; `None` marks one whose own section has errors.
+pub type IssuerBook = BTreeMap<String, Option<Arc<Issuer>>>;
+
+/// The compiled policy.
+#[derive(Debug)]
+pub enum Authn {
+    /// Anybody.
+    Public,
+    /// Callers with a bearer token.
+    Bearer(Bearer),
+}
+
+/// Bearer tokens (RFC 6750).
+#[derive(Debug)]
+pub struct Bearer {
+    issuers: Vec<Arc<Issuer>>,
+    /// Pass `Authorization` on.
+    pub forward_token: bool,
+    mode: Mode,
+}
+
+impl Authn {
+    /// Whether the backend may see the client's `Authorization`.
+    pub fn forwards_authorization(&self) -> bool {
+        match self {
+            Self::Public => true,
+            Self::Bearer(bearer) => bearer.forward_token,
+        }
+    }
+}
+
+/// Compiles `auth`. `levels` are the tables in which the section may stand.
+pub fn compile(levels: &Reader<'_>, issuers: &IssuerBook) -> Authn {
+    if !levels.has("auth") {
+        levels.error(
+            "auth",
+            "this route has no word on auth",
+            Some("say who may ask: `auth = \"public\"`, or an `auth` table with `require` and `issuers`".into()),
+        );
+        return Authn::Public;
+    }
+    if levels.nearest_scalar("auth").is_some() {
+        return Authn::Public;
+    }
+    let reader = levels.section("auth");
+    let mode: Mode = reader.get("mode").unwrap_or_default();
+    if mode != Mode::Enforce {
+        reader.relax(
+            "mode",
+            format!("this weakens the gate: auth is in mode `{}`", mode.as_str()),
+        );
+    }
+    let require: Vec<String> = reader.get("require").unwrap_or_default();
+    if require.is_empty() {
+        reader.error(
+            "require",
+            "`auth` says nothing about what identifies the caller",
+            Some("add `require = [\"bearer\"]`".into()),
+        );
+    }
+    if mode == Mode::Off {
+        return Authn::Public;
+    }
+    let forward_token = reader.get("forward_token").unwrap_or(false);
+    if forward_token {
+        reader.relax(
+            "forward_token",
+            "this weakens the gate: the backend sees the caller's token",
+        );
+    }
+    Authn::Bearer(Bearer {
+        issuers: named_issuers(&reader, issuers),
+        forward_token,
+        mode,
+    })
+}
+
+fn named_issuers(reader: &Reader<'_>, issuers: &IssuerBook) -> Vec<Arc<Issuer>> {
+    let names = reader
+        .get::<OneOrMany<String>>("issuers")
+        .map(|names| names.0)
+        .unwrap_or_default();
+    if names.is_empty() {
+        reader.error(
+            "issuers",
+            "no issuer is named, so no token could pass",
+            Some("add `issuers = [\"NAME\"]`".into()),
+        );
+    }
+    let mut found = Vec::new();
+    for name in &names {
+        match issuers.get(name) {
+            Some(issuer) => found.extend(issuer.clone()),
+            None => reader.error(
+                "issuers",
+                format!("there is no issuer `{name}`"),
+                known(issuers),
+            ),
+        }
+    }
+    found
+}
+
+fn known(issuers: &IssuerBook) -> Option<String> {
+    let names: Vec<String> = issuers.keys().map(|name| format!("`{name}`")).collect();
+    Some(if names.is_empty() {
+        "add a section `[issuers.NAME]`".to_owned()
+    } else {
+        format!("the file has {}", names.join(", "))
+    })
+}
+
+/// Finds out who asks.
+///
+/// # Errors
+/// 400 `invalid-request`, 401 `credentials-missing` or `token-invalid`, 503 `keys-unavailable`.
+pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> {
+    let Authn::Bearer(bearer) = policy else {
+        exchange.note(Stage::Authn, || "public".to_owned());
+        return Ok(());
+    };
+    let verdict = identify(bearer, exchange).await;
+    bearer.mode.apply(verdict, exchange)
+}
+
+async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> {
+    let token = match bearer::credential(exchange.headers(), exchange.target().query()) {
+        Ok(Some(token)) => token,
+        Ok(None) => return Err(challenge(exchange, Reason::CredentialsMissing, "").into()),
+        Err(error) => {
+            let refusal = challenge(
+                exchange,
+                Reason::InvalidRequest,
+                ", error=\"invalid_request\"",
+            );
+            return Err(refusal.detail(error.code()).into());
+        }
+    };
+    match bearer::verify(token, &bearer.issuers, clock::unix_seconds()).await {
+        Ok(principal) => {
+            exchange.note(Stage::Authn, || {
+                format!("`{}` by issuer `{}`", principal.subject, principal.issuer)
+            });
+            exchange.principal = Some(principal);
+            Ok(())
+        }
+        Err(TokenError::KeysUnavailable { retry_after }) => {
+            Err(Refusal::new(Stage::Authn, Reason::KeysUnavailable)
+                .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
+                .into())
+        }
+        Err(error) => {
+            let refusal = challenge(exchange, Reason::TokenInvalid, ", error=\"invalid_token\"");
+            Err(refusal.detail(error.code()).into())
+        }
+    }
+}
+
+/// `WWW-Authenticate: Bearer realm="<host>"` and what else belongs to it.
+pub(super) fn challenge(exchange: &Exchange, reason: Reason, more: &str) -> Refusal {
+    let stage = if reason == Reason::ScopeMissing {
+        Stage::Rbac
+    } else {
+        Stage::Authn
+    };
+    let value = ["Bearer realm=\"", exchange.authority().host(), "\"", more].concat();
+    let refusal = Refusal::new(stage, reason);
+    match HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+        Ok(value) => refusal.with(header::WWW_AUTHENTICATE, value),
+        Err(_) => refusal,
+    }
+}

@@ -1,0 +1,480 @@
+//! Rate limits: `[[…rate_limits]]`, several at once, each a named bucket shared by all routes that name it.
+//!
+//! Answers carry `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers). A limit keyed by
+//! `subject` waits until the principal is known. A key that is absent falls back to the client address, so leaving a
+//! header out is no way around a limit. Preflights are not counted.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use http::{HeaderName, header, header::HeaderValue, response::Parts};
+
+use super::{cors, mode::Mode};
+use crate::{
+    config::{At, Complaint, FromValue, Key, Kind, OneOrMany, Reader, Section, Value},
+    exchange::{Exchange, Tightest},
+    state::{
+        clock,
+        limiter::{DEFAULT_CAPACITY, KeyHasher, KeyKind, Limit, Limiter},
+        registry::{Named, Registry},
+    },
+    wire::{
+        cookie,
+        halt::{Halt, Reason, Refusal, Stage},
+        sfv,
+    },
+};
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const STATE: HeaderName = HeaderName::from_static("ratelimit");
+
+/// `[[…rate_limits]]`
+pub static SECTION: Section = Section {
+    name: "rate_limits",
+    doc: "a named limit; routes that name the same limit share one bucket for each key",
+    keys: &[
+        Key::new(
+            "name",
+            Kind::String,
+            "name in headers, logs and metrics",
+            "\"default\"",
+        ),
+        Key::new(
+            "key",
+            Kind::OneOrMany(&Kind::Checked(check_key)),
+            "whose bucket: client, subject, header:NAME, cookie:NAME, route, global; of a list the first that is present",
+            "\"client\"",
+        ),
+        Key::new(
+            "quota",
+            Kind::Integer {
+                min: 1,
+                max: 1_000_000_000,
+            },
+            "requests a window",
+            "20",
+        ),
+        Key::new(
+            "window",
+            Kind::Duration,
+            "time in which the quota comes back",
+            "\"1s\"",
+        ),
+        Key::new(
+            "burst",
+            Kind::Integer {
+                min: 1,
+                max: 1_000_000_000,
+            },
+            "most requests at once; the quota where nothing is said",
+            "",
+        ),
+        Key::new(
+            "clients",
+            Kind::Integer {
+                min: 8,
+                max: 100_000_000,
+            },
+            "keys remembered; when full, a new key starts with the debt of the least indebted one",
+            "100000",
+        ),
+        Key::new(
+            "cost",
+            Kind::Map(&Kind::Integer {
+                min: 1,
+                max: 1_000_000,
+            }),
+            "what an answer costs beside the request itself, by status: `{ status_401 = 10 }`",
+            "{}",
+        ),
+        Key::new(
+            "mode",
+            Kind::Choice(Mode::WORDS),
+            "enforce, monitor or off",
+            "\"enforce\"",
+        ),
+    ],
+};
+
+/// The limiters that a file names, while it is compiled and afterwards.
+#[derive(Debug, Default)]
+pub struct LimiterBook {
+    entries: BTreeMap<String, (Named<Description, Limiter>, Option<At>)>,
+}
+
+/// What makes two limits the same.
+pub type Description = (Limit, usize);
+/// The limiters that outlive a reload.
+pub type Limiters = Registry<Description, Limiter>;
+
+impl LimiterBook {
+    /// Every limiter that the file names.
+    pub fn list(&self) -> Vec<Named<Description, Limiter>> {
+        self.entries
+            .values()
+            .map(|(named, _)| named.clone())
+            .collect()
+    }
+}
+
+/// What compiling a limit needs from outside its section.
+#[derive(Debug)]
+pub struct Desk<'a> {
+    /// Limiters of the running proxy.
+    pub limiters: &'a Limiters,
+    /// Limiters of this file.
+    pub book: &'a mut LimiterBook,
+    /// Makes bucket keys; one a process.
+    pub hasher: &'a KeyHasher,
+}
+
+/// The compiled limits of a route.
+#[derive(Debug)]
+pub struct RateLimits {
+    limits: Vec<RateLimit>,
+    hasher: KeyHasher,
+    policy: Option<HeaderValue>,
+}
+
+#[derive(Debug)]
+struct RateLimit {
+    name: Arc<str>,
+    quoted: sfv::Quoted,
+    keys: Vec<BucketKey>,
+    /// A charge beside the request itself, by status of the answer.
+    cost: Vec<(u16, u32)>,
+    mode: Mode,
+    rules: Limit,
+    limiter: Arc<Limiter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum BucketKey {
+    Client,
+    Subject,
+    Header(HeaderName),
+    Cookie(String),
+    Route,
+    Global,
+}
+
+fn check_key(value: &Value) -> Result<(), Complaint> {
+    BucketKey::from_value(value).map(|_| ())
+}
+
+impl FromValue for BucketKey {
+    fn from_value(value: &Value) -> Result<Self, Complaint> {
+        let text = String::from_value(value)?;
+        let unknown = || {
+            Complaint::new(format!("`{text}` is no key of a limit"))
+                .hint("use `client`, `subject`, `header:NAME`, `cookie:NAME`, `route` or `global`")
+        };
+        match text.split_once(':') {
+            None => match text.as_str() {
+                "client" => Ok(Self::Client),
+                "subject" => Ok(Self::Subject),
+                "route" => Ok(Self::Route),
+                "global" => Ok(Self::Global),
+                _ => Err(unknown()),
+            },
+            Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
+                .map(Self::Header)
+                .map_err(|_| unknown()),
+            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
+            Some(_) => Err(unknown()),
+        }
+    }
+}
+
+/// Compiles `rate_limits` of the nearest level that states it; the built-in per-client limit when none does.
+pub fn compile(levels: &Reader<'_>, desk: &mut Desk<'_>) -> RateLimits {
+    let mut limits = Vec::new();
+    if levels.has("rate_limits") {
+        for table in levels.tables("rate_limits") {
+            limits.extend(compile_one(&table, desk));
+        }
+        if limits.is_empty() {
+            levels.relax(
+                "rate_limits",
+                "this weakens the gate: no client is limited here",
+            );
+        }
+    } else {
+        limits.extend(compile_built_in(desk));
+    }
+    RateLimits {
+        policy: policy_field(&limits),
+        limits,
+        hasher: desk.hasher.clone(),
+    }
+}
+
+/// 20 requests a second, 40 at once, by client.
+const BUILT_IN: Limit = Limit {
+    quota: 20,
+    window: Duration::from_secs(1),
+    burst: 40,
+};
+
+fn compile_built_in(desk: &mut Desk<'_>) -> Option<RateLimit> {
+    let limiter = enter(desk, "default", (BUILT_IN, DEFAULT_CAPACITY), None).ok()?;
+    Some(RateLimit {
+        name: "default".into(),
+        quoted: sfv::Quoted::new("default").ok()?,
+        keys: vec![BucketKey::Client],
+        cost: Vec::new(),
+        mode: Mode::Enforce,
+        rules: BUILT_IN,
+        limiter,
+    })
+}
+
+fn compile_one(table: &Reader<'_>, desk: &mut Desk<'_>) -> Option<RateLimit> {
+    let mode: Mode = table.get("mode").unwrap_or_default();
+    if mode != Mode::Enforce {
+        table.relax(
+            "mode",
+            format!(
+                "this weakens the gate: the limit is in mode `{}`",
+                mode.as_str()
+            ),
+        );
+    }
+    let name: String = table.get("name").unwrap_or_else(|| "default".to_owned());
+    let Ok(quoted) = sfv::Quoted::new(&name) else {
+        table.error(
+            "name",
+            format!("`{name}` cannot stand in a header"),
+            Some("use letters, digits and dashes".into()),
+        );
+        return None;
+    };
+    let quota = table.get("quota").unwrap_or(BUILT_IN.quota);
+    let limit = Limit {
+        quota,
+        window: table.get("window").unwrap_or(BUILT_IN.window),
+        burst: table.get("burst").unwrap_or(quota),
+    };
+    if limit.window.is_zero() {
+        table.error(
+            "window",
+            "a window of no time limits nothing",
+            Some("such as `\"1s\"`".into()),
+        );
+        return None;
+    }
+    let capacity = table.get("clients").unwrap_or(DEFAULT_CAPACITY);
+    let limiter = match enter(desk, &name, (limit, capacity), table.place()) {
+        Ok(limiter) => limiter,
+        Err(complaint) => {
+            table.complain("name", complaint);
+            return None;
+        }
+    };
+    let keys = table
+        .get::<OneOrMany<BucketKey>>("key")
+        .map_or_else(|| vec![BucketKey::Client], |keys| keys.0);
+    (mode != Mode::Off).then(|| RateLimit {
+        name: name.into(),
+        quoted,
+        keys,
+        cost: costs(table),
+        mode,
+        rules: limit,
+        limiter,
+    })
+}
+
+fn costs(table: &Reader<'_>) -> Vec<(u16, u32)> {
+    let mut costs = Vec::new();
+    for entry in table.entries("cost") {
+        let status = entry
+            .key
+            .strip_prefix("status_")
+            .and_then(|s| s.parse::<u16>().ok());
+        let cost = u32::from_value(&entry.value);
+        match (status, cost) {
+            (Some(status), Ok(cost)) if (100..600).contains(&status) => costs.push((status, cost)),
+            _ => table.error_at(
+                entry.key_at,
+                format!("`{}` is no cost", entry.key),
+                Some("such as `status_401 = 10`".into()),
+            ),
+        }
+    }
+    costs
+}
+
+/// The limiter of this name; two limits of one name must be the same limit.
+fn enter(
+    desk: &mut Desk<'_>,
+    name: &str,
+    wanted: Description,
+    at: Option<At>,
+) -> Result<Arc<Limiter>, Complaint> {
+    if let Some((held, _)) = desk.book.entries.get(name) {
+        if held.config == wanted {
+            return Ok(Arc::clone(&held.thing));
+        }
+        return Err(Complaint::new(format!("two limits named `{name}` differ"))
+            .hint("a name stands for one shared limit: give this one another name"));
+    }
+    let named = desk.limiters.prepare(name, wanted, |(limit, capacity)| {
+        Limiter::new(*limit, *capacity)
+    });
+    let limiter = Arc::clone(&named.thing);
+    desk.book.entries.insert(name.to_owned(), (named, at));
+    Ok(limiter)
+}
+
+fn policy_field(limits: &[RateLimit]) -> Option<HeaderValue> {
+    if limits.is_empty() {
+        return None;
+    }
+    let mut field = BytesMut::new();
+    for limit in limits {
+        let rules = limit.rules;
+        sfv::push_member(&mut field, &limit.quoted);
+        sfv::push_parameter(&mut field, "q", u64::from(rules.quota));
+        sfv::push_parameter(&mut field, "w", ceil_seconds(rules.window));
+    }
+    HeaderValue::from_maybe_shared(field.freeze()).ok()
+}
+
+/// Checks every limit that needs no principal.
+///
+/// # Errors
+/// 429 `rate-limited` with `Retry-After`.
+pub fn admit(policy: &RateLimits, exchange: &mut Exchange) -> Result<(), Halt> {
+    if cors::is_preflight(exchange) {
+        return Ok(());
+    }
+    check(policy, Stage::RateLimit, exchange)
+}
+
+/// Checks the limits that are keyed by the principal.
+///
+/// # Errors
+/// 429 `rate-limited` with `Retry-After`.
+pub fn admit_principal(policy: &RateLimits, exchange: &mut Exchange) -> Result<(), Halt> {
+    check(policy, Stage::Quota, exchange)
+}
+
+fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(), Halt> {
+    let now = clock::now_ns();
+    let mut refused: Option<(Refusal, Mode)> = None;
+    for limit in policy.limits.iter().filter(|limit| limit.stage() == stage) {
+        let key = bucket(policy, limit, exchange);
+        let decision = limit.limiter.check(key, 1, now);
+        let reset = ceil_seconds(decision.reset);
+        tighten(exchange, &limit.name, decision.remaining, reset);
+        if decision.is_allowed() {
+            exchange.note(stage, || {
+                format!("limit `{}`: {} left", limit.name, decision.remaining)
+            });
+            continue;
+        }
+        let (refusal, mode) =
+            refused.get_or_insert_with(|| (Refusal::new(stage, Reason::RateLimited), limit.mode));
+        // One limit that enforces is enough, whatever the others do.
+        if limit.mode == Mode::Enforce {
+            *mode = Mode::Enforce;
+        }
+        refusal.violated.push(Arc::clone(&limit.name));
+        let wait = refusal
+            .headers
+            .get(header::RETRY_AFTER)
+            .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        let wait = wait.unwrap_or(0).max(reset).max(1);
+        refusal.headers.insert(header::RETRY_AFTER, wait.into());
+    }
+    match refused {
+        Some((refusal, mode)) => mode.apply(Err(refusal.into()), exchange),
+        None => Ok(()),
+    }
+}
+
+impl RateLimit {
+    fn stage(&self) -> Stage {
+        if self.keys.contains(&BucketKey::Subject) {
+            Stage::Quota
+        } else {
+            Stage::RateLimit
+        }
+    }
+}
+
+/// The bucket of this request: the first key that is present, else the client's.
+fn bucket(policy: &RateLimits, limit: &RateLimit, exchange: &Exchange) -> u64 {
+    let hasher = &policy.hasher;
+    let found = limit.keys.iter().find_map(|key| match key {
+        BucketKey::Client => Some(hasher.client(exchange.client)),
+        BucketKey::Subject => exchange.principal.as_ref().map(|principal| {
+            let mut value = Vec::with_capacity(128);
+            value.extend_from_slice(principal.issuer.as_bytes());
+            value.push(0);
+            value.extend_from_slice(principal.subject.as_bytes());
+            hasher.value(KeyKind::Subject, &value)
+        }),
+        BucketKey::Header(name) => exchange
+            .headers()
+            .get(name)
+            .map(|value| hasher.value(KeyKind::Header, value.as_bytes())),
+        BucketKey::Cookie(name) => cookie::pairs(exchange.headers())
+            .find(|(cookie, _)| cookie == name)
+            .map(|(_, value)| hasher.value(KeyKind::Cookie, value.as_bytes())),
+        BucketKey::Route => exchange
+            .route
+            .as_ref()
+            .map(|route| hasher.value(KeyKind::Route, route.route.as_bytes())),
+        BucketKey::Global => Some(hasher.value(KeyKind::Global, b"")),
+    });
+    found.unwrap_or_else(|| hasher.client(exchange.client))
+}
+
+/// Keeps the limit with the fewest requests left.
+fn tighten(exchange: &mut Exchange, name: &Arc<str>, remaining: u32, reset: u64) {
+    if exchange
+        .tightest
+        .as_ref()
+        .is_none_or(|held| remaining < held.remaining)
+    {
+        exchange.tightest = Some(Tightest {
+            name: Arc::clone(name),
+            remaining,
+            reset,
+        });
+    }
+}
+
+fn ceil_seconds(span: Duration) -> u64 {
+    span.as_secs()
+        .saturating_add(u64::from(span.subsec_nanos() > 0))
+}
+
+/// Writes the fields, in place of the backend's own, and charges what the answer costs.
+pub fn finish(policy: &RateLimits, exchange: &mut Exchange, answer: &mut Parts) {
+    let Some(field) = &policy.policy else { return };
+    let status = answer.status.as_u16();
+    for limit in &policy.limits {
+        if let Some((_, cost)) = limit.cost.iter().find(|(at, _)| *at == status) {
+            limit
+                .limiter
+                .charge(bucket(policy, limit, exchange), *cost, clock::now_ns());
+        }
+    }
+    answer.headers.insert(POLICY, field.clone());
+    answer.headers.remove(STATE);
+    let tightest = exchange.tightest.as_ref();
+    let limit =
+        tightest.and_then(|held| policy.limits.iter().find(|limit| limit.name == held.name));
+    if let (Some(tightest), Some(limit)) = (tightest, limit) {
+        let mut state = BytesMut::with_capacity(48);
+        sfv::push_member(&mut state, &limit.quoted);
+        sfv::push_parameter(&mut state, "r", u64::from(tightest.remaining));
+        sfv::push_parameter(&mut state, "t", tightest.reset);
+        if let Ok(state) = HeaderValue::from_maybe_shared(state.freeze()) {
+            answer.headers.insert(STATE, state);
+        }
+    }
+}
