@@ -1,1 +1,52 @@
 //! From the document to the compiled, immutable snapshot that requests run on.
+//!
+//! [`document`] declares the file; [`compile`](compile::compile) turns a loaded file into a [`Snapshot`], reporting
+//! every problem at once; what outlives a reload stands in [`Survivors`](survivors::Survivors).
+
+pub mod certificates;
+pub mod compile;
+pub mod document;
+pub mod issuers;
+pub mod router;
+pub mod routes;
+pub mod sections;
+pub mod server;
+pub mod survivors;
+pub mod tls;
+pub mod upstreams;
+
+use std::sync::Arc;
+
+use crate::{exchange::RouteFacts, policy::Policies, upstream::cluster::Cluster};
+
+/// Everything that requests are judged by. Never changed: a reload puts another one in its place.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Listeners, limits, trusted networks.
+    pub server: server::ServerRules,
+    /// Certificates and client authentication; `None` without TLS.
+    pub tls: Option<Arc<tls::TlsRules>>,
+    /// From host, path and method to a route.
+    pub router: router::Router,
+    /// The routes, by number.
+    pub routes: Vec<Arc<Route>>,
+    /// What a request that meets no route is judged by.
+    pub unrouted: Policies,
+    /// Every upstream, for health checks and metrics.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// True when a backend folds the case of paths, so that routing must look twice.
+    pub folds_case: bool,
+}
+
+/// One route: what it is called, what it demands, where it leads.
+#[derive(Debug)]
+pub struct Route {
+    /// Names and counters.
+    pub facts: Arc<RouteFacts>,
+    /// Its policies.
+    pub policies: Policies,
+    /// Its upstream.
+    pub cluster: Arc<Cluster>,
+    /// Where the file declares it, as `file:line`.
+    pub place: Box<str>,
+}

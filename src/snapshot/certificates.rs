@@ -1,0 +1,164 @@
+//! Certificates by the name that a client asks for (RFC 6066 §3), and what they cover.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::{crypto::trust, wire::host::HostPattern};
+
+/// One certificate, ready to be served.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Chain and key.
+    pub key: Arc<CertifiedKey>,
+    /// Names that it covers.
+    pub names: Arc<[HostPattern]>,
+    /// End of its validity, Unix seconds.
+    pub not_after: i64,
+    /// What it is called in logs and metrics: its file, or its first name.
+    pub label: String,
+}
+
+/// All certificates; the first is served to clients that ask for no name, or for one that none covers.
+#[derive(Debug)]
+pub struct Certificates {
+    all: Vec<Arc<Certificate>>,
+    exact: HashMap<Box<str>, Arc<Certificate>>,
+    wildcard: HashMap<Box<str>, Arc<Certificate>>,
+}
+
+impl Certificates {
+    /// `None` when there is no certificate. Of two that cover one name the earlier is served.
+    pub fn new(all: Vec<Certificate>) -> Option<Self> {
+        if all.is_empty() {
+            return None;
+        }
+        let mut book = Self {
+            all: all.into_iter().map(Arc::new).collect(),
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+        };
+        for certificate in &book.all {
+            for name in certificate.names.iter() {
+                let slot = match name.suffix() {
+                    Some(suffix) => book.wildcard.entry(suffix.into()),
+                    None => book.exact.entry(name.as_str().into()),
+                };
+                slot.or_insert_with(|| Arc::clone(certificate));
+            }
+        }
+        Some(book)
+    }
+
+    /// The certificate for a name.
+    pub fn pick(&self, name: Option<&str>) -> &Arc<Certificate> {
+        let found = name.and_then(|name| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let wildcard = || {
+                name.split_once('.')
+                    .and_then(|(_, rest)| self.wildcard.get(rest))
+            };
+            self.exact.get(name.as_str()).or_else(wildcard)
+        });
+        found.unwrap_or(&self.all[0])
+    }
+
+    /// Every certificate.
+    pub fn all(&self) -> &[Arc<Certificate>] {
+        &self.all
+    }
+
+    /// True when some certificate covers everything that the pattern stands for.
+    pub fn cover(&self, host: &HostPattern) -> bool {
+        self.all
+            .iter()
+            .flat_map(|certificate| certificate.names.iter())
+            .any(|name| name == host || (host.suffix().is_none() && name.matches(host.as_str())))
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.pick(hello.server_name()).key))
+    }
+}
+
+/// Reads a chain and its key from PEM files.
+///
+/// # Errors
+/// Which file, and what is wrong with it, in words.
+pub fn read(cert: &Path, key: &Path) -> Result<Certificate, String> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| format!("cannot read `{}`: {error}", cert.display()))?;
+    if chain.is_empty() {
+        return Err(format!("`{}` holds no certificate", cert.display()));
+    }
+    let key_der = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| format!("cannot read the key `{}`: {error}", key.display()))?;
+    assemble(chain, key_der, cert.display().to_string())
+}
+
+/// Checks that chain and key belong together and reads what the leaf covers.
+///
+/// # Errors
+/// What does not fit, in words.
+pub fn assemble(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    label: String,
+) -> Result<Certificate, String> {
+    let leaf = chain.first().ok_or("no certificate")?;
+    let (names, not_after) = read_leaf(leaf)?;
+    let key = CertifiedKey::from_der(chain, key, &trust::provider())
+        .map_err(|error| format!("certificate and key do not fit: {error}"))?;
+    Ok(Certificate {
+        key: Arc::new(key),
+        names: names.into(),
+        not_after,
+        label,
+    })
+}
+
+/// DNS names, IP addresses and end of validity of a certificate.
+fn read_leaf(leaf: &CertificateDer<'_>) -> Result<(Vec<HostPattern>, i64), String> {
+    let (_, parsed) =
+        X509Certificate::from_der(leaf).map_err(|error| format!("not a certificate: {error}"))?;
+    let mut names = Vec::new();
+    if let Ok(Some(extension)) = parsed.subject_alternative_name() {
+        for name in &extension.value.general_names {
+            match name {
+                GeneralName::DNSName(name) => names.extend(name.parse::<HostPattern>().ok()),
+                GeneralName::IPAddress(bytes) => names.extend(address(bytes)),
+                _ => {}
+            }
+        }
+    }
+    Ok((names, parsed.validity().not_after.timestamp()))
+}
+
+fn address(bytes: &[u8]) -> Option<HostPattern> {
+    let text = if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        std::net::Ipv4Addr::from(v4).to_string()
+    } else {
+        let v6 = <[u8; 16]>::try_from(bytes).ok()?;
+        format!("[{}]", std::net::Ipv6Addr::from(v6))
+    };
+    text.parse().ok()
+}
+
+/// A certificate signed by itself, for trials on this machine.
+///
+/// # Errors
+/// The key generator failed, or a name cannot stand in a certificate.
+pub fn self_signed(names: &[String]) -> Result<Certificate, String> {
+    let made =
+        rcgen::generate_simple_self_signed(names.to_vec()).map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(str::to_owned)?;
+    assemble(vec![made.cert.der().clone()], key, "self-signed".to_owned())
+}

@@ -1,0 +1,83 @@
+//! A loaded file to a snapshot, all problems at once.
+
+use std::path::PathBuf;
+
+use super::{
+    Snapshot, document, issuers, routes, routes::Parts, server, survivors::Survivors, tls,
+    upstreams,
+};
+use crate::{
+    config::{Loaded, Problems, Reader, validate},
+    identity::issuer::Issuer,
+    policy::rate_limit::{Description, LimiterBook},
+    state::{limiter::Limiter, registry::Named},
+    upstream::endpoint::Endpoint,
+};
+
+/// A compiled file: nothing of it is in use before [`Compiled::keep`].
+#[derive(Debug)]
+pub struct Compiled {
+    /// What requests run on.
+    pub snapshot: Snapshot,
+    /// Files and folders whose change makes a reload.
+    pub files: Vec<PathBuf>,
+    limiters: Vec<Named<Description, Limiter>>,
+    endpoints: Vec<Named<upstreams::EndpointRules, Endpoint>>,
+    issuers: Vec<std::sync::Arc<Issuer>>,
+}
+
+impl Compiled {
+    /// The limiters that the file names.
+    pub fn limiters(&self) -> &[Named<Description, Limiter>] {
+        &self.limiters
+    }
+
+    /// Puts what outlives a reload to use. Returns issuers that are new, whose keys are to be kept fresh.
+    pub fn keep(&self, survivors: &Survivors) -> Vec<std::sync::Arc<Issuer>> {
+        survivors.limiters.keep(&self.limiters);
+        survivors.endpoints.keep(&self.endpoints);
+        survivors.issuers.keep(self.issuers.clone())
+    }
+}
+
+/// Checks and compiles. Problems are reported into `problems`; with an error among them there is no snapshot.
+pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> Option<Compiled> {
+    validate(&loaded.root, &document::ROOT, problems);
+    let root = Reader::new(&loaded.root, problems, &loaded.sources, "");
+    let server = server::compile(&root);
+    let upstreams = upstreams::compile(&root, survivors);
+    let issuers = issuers::compile(&root, survivors);
+    let parts = Parts {
+        clusters: &upstreams.clusters,
+        issuers: &issuers,
+        survivors,
+        body_bytes: server.limits.body.bytes,
+    };
+    let routes = routes::compile(&root, &parts);
+    let tls = tls::compile(&root, &routes.hosts, survivors);
+    if problems.has_errors() {
+        return None;
+    }
+    let limiters = LimiterBook::list(&routes.limiters);
+    let mut files = loaded.files.clone();
+    files.extend(loaded.folders.iter().cloned());
+    files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
+    let clusters: Vec<_> = upstreams.clusters.into_values().flatten().collect();
+    Some(Compiled {
+        snapshot: Snapshot {
+            server,
+            tls: tls.map(std::sync::Arc::new),
+            router: routes.router,
+            routes: routes.routes,
+            unrouted: routes.unrouted,
+            folds_case: clusters
+                .iter()
+                .any(|cluster| cluster.profile.case_insensitive()),
+            clusters,
+        },
+        files,
+        limiters,
+        endpoints: upstreams.endpoints,
+        issuers: issuers::whole(&issuers),
+    })
+}

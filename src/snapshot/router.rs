@@ -1,0 +1,332 @@
+//! From host, path and method to a route, at a cost that does not grow with the number of routes.
+//!
+//! The most specific host that a blueprint names wins (exact, then one-label wildcard, then any host); within it the
+//! most specific path for the method. A path that is known under other methods alone is a 405.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use http::Method;
+
+use crate::wire::host::HostPattern;
+
+/// Number of a route in its snapshot.
+pub type RouteId = usize;
+
+/// The compiled table.
+#[derive(Debug, Default)]
+pub struct Router {
+    exact: HashMap<Box<str>, HostTable, RandomState>,
+    /// By the part after `*.`.
+    wildcard: HashMap<Box<str>, HostTable, RandomState>,
+    any: HostTable,
+    /// Methods beyond the standard ones that some route names.
+    extensions: Vec<Method>,
+}
+
+/// What the router says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This route.
+    Route(RouteId),
+    /// The path is known, the method is not; these are.
+    OtherMethods(Vec<Method>),
+    /// The method is an extension that no route names.
+    UnknownMethod,
+    /// Nothing.
+    Nothing,
+}
+
+#[derive(Debug, Default)]
+struct HostTable {
+    by_method: Vec<(Method, matchit::Router<RouteId>)>,
+    other: matchit::Router<RouteId>,
+}
+
+/// One pattern of a route, to be entered.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Route that it leads to.
+    pub route: RouteId,
+    /// Hosts; empty for any.
+    pub hosts: Vec<HostPattern>,
+    /// Path pattern in the syntax of the file.
+    pub pattern: String,
+    /// Methods; empty for all.
+    pub methods: Vec<Method>,
+}
+
+/// A pattern that could not be entered.
+#[derive(Debug)]
+pub enum Rejected {
+    /// An earlier route takes everything that it would match.
+    Shadowed {
+        /// Index of the entry.
+        entry: usize,
+        /// The route that takes it.
+        by: RouteId,
+    },
+    /// The pattern is not well-formed.
+    Malformed {
+        /// Index of the entry.
+        entry: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Router {
+    /// Enters all patterns, earlier ones first.
+    pub fn build(entries: &[Entry]) -> (Self, Vec<Rejected>) {
+        let mut router = Self::default();
+        let mut rejected = Vec::new();
+        for method in entries.iter().flat_map(|entry| &entry.methods) {
+            if !is_standard(method) && !router.extensions.contains(method) {
+                router.extensions.push(method.clone());
+            }
+        }
+        let mut groups: HashMap<Option<&HostPattern>, Vec<usize>, RandomState> = HashMap::default();
+        for (index, entry) in entries.iter().enumerate() {
+            if entry.hosts.is_empty() {
+                groups.entry(None).or_default().push(index);
+            }
+            for host in &entry.hosts {
+                groups.entry(Some(host)).or_default().push(index);
+            }
+        }
+        let mut tally = Tally {
+            entered: vec![false; entries.len()],
+            shadow: vec![None; entries.len()],
+            rejected: Vec::new(),
+        };
+        for (host, members) in groups {
+            let table = HostTable::build(entries, &members, &mut tally);
+            match host {
+                None => router.any = table,
+                Some(pattern) => {
+                    match pattern.suffix() {
+                        Some(suffix) => router.wildcard.insert(suffix.into(), table),
+                        None => router.exact.insert(pattern.as_str().into(), table),
+                    };
+                }
+            }
+        }
+        rejected.append(&mut tally.rejected);
+        for (entry, entered) in tally.entered.iter().enumerate() {
+            if let (false, Some(by)) = (*entered, tally.shadow[entry]) {
+                rejected.push(Rejected::Shadowed { entry, by });
+            }
+        }
+        (router, rejected)
+    }
+
+    /// Finds the route for a canonical host and judged path.
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Found {
+        if !is_standard(method) && !self.extensions.contains(method) {
+            return Found::UnknownMethod;
+        }
+        let mut allowed = Vec::new();
+        for table in self.tables(host) {
+            if let Some(route) = table.find(path, method) {
+                return Found::Route(route);
+            }
+            table.collect_methods(path, &mut allowed);
+            // A path known to this host under another method ends the search: a broader host must not serve it.
+            if !allowed.is_empty() {
+                return Found::OtherMethods(allowed);
+            }
+        }
+        Found::Nothing
+    }
+
+    /// The tables that apply to a host, most specific first.
+    fn tables(&self, host: &str) -> impl Iterator<Item = &HostTable> {
+        let exact = if self.exact.is_empty() {
+            None
+        } else {
+            self.exact.get(host)
+        };
+        let wildcard = if self.wildcard.is_empty() {
+            None
+        } else {
+            host.split_once('.')
+                .and_then(|(_, rest)| self.wildcard.get(rest))
+        };
+        exact
+            .into_iter()
+            .chain(wildcard)
+            .chain(std::iter::once(&self.any))
+    }
+}
+
+/// The methods of RFC 9110 §9 and RFC 5789 that a route takes without naming them.
+fn is_standard(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::PATCH
+            | Method::OPTIONS
+    )
+}
+
+struct Tally {
+    entered: Vec<bool>,
+    shadow: Vec<Option<RouteId>>,
+    rejected: Vec<Rejected>,
+}
+
+impl HostTable {
+    fn build(entries: &[Entry], members: &[usize], tally: &mut Tally) -> Self {
+        let mut methods: Vec<Method> = Vec::new();
+        for method in members.iter().flat_map(|index| &entries[*index].methods) {
+            if !methods.contains(method) {
+                methods.push(method.clone());
+            }
+        }
+        let mut table = Self {
+            by_method: methods
+                .into_iter()
+                .map(|method| (method, matchit::Router::new()))
+                .collect(),
+            other: matchit::Router::new(),
+        };
+        for index in members {
+            let entry = &entries[*index];
+            for (method, router) in &mut table.by_method {
+                if entry.methods.is_empty() || entry.methods.contains(method) {
+                    insert(router, entry, *index, tally);
+                }
+            }
+            if entry.methods.is_empty() {
+                insert(&mut table.other, entry, *index, tally);
+            }
+        }
+        table
+    }
+
+    fn find(&self, path: &str, method: &Method) -> Option<RouteId> {
+        let router = self
+            .by_method
+            .iter()
+            .find(|(known, _)| known == method)
+            .map_or(&self.other, |(_, router)| router);
+        router.at(path).ok().map(|found| *found.value)
+    }
+
+    fn collect_methods(&self, path: &str, allowed: &mut Vec<Method>) {
+        for (method, router) in &self.by_method {
+            if router.at(path).is_ok() && !allowed.contains(method) {
+                allowed.push(method.clone());
+            }
+        }
+    }
+}
+
+fn insert(router: &mut matchit::Router<RouteId>, entry: &Entry, index: usize, tally: &mut Tally) {
+    match router.insert(entry.pattern.clone(), entry.route) {
+        Ok(()) => tally.entered[index] = true,
+        Err(matchit::InsertError::Conflict { with }) => {
+            let by = router
+                .at(&with)
+                .ok()
+                .map_or(entry.route, |found| *found.value);
+            tally.shadow[index] = Some(by);
+        }
+        Err(error) => tally.rejected.push(Rejected::Malformed {
+            entry: index,
+            why: error.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(route: RouteId, hosts: &[&str], pattern: &str, methods: &[Method]) -> Entry {
+        Entry {
+            route,
+            hosts: hosts
+                .iter()
+                .map(|host| host.parse().expect("a host"))
+                .collect(),
+            pattern: pattern.to_owned(),
+            methods: methods.to_vec(),
+        }
+    }
+
+    #[test]
+    fn most_specific_host_then_path_then_method() {
+        let (router, rejected) = Router::build(&[
+            entry(0, &[], "/{*rest}", &[]),
+            entry(1, &["app.example"], "/{*rest}", &[]),
+            entry(2, &["app.example"], "/users/{id}", &[Method::DELETE]),
+            entry(3, &["*.example"], "/{*rest}", &[]),
+        ]);
+        assert!(rejected.is_empty(), "{rejected:?}");
+        assert_eq!(
+            router.find("other.test", "/x", &Method::GET),
+            Found::Route(0)
+        );
+        assert_eq!(
+            router.find("app.example", "/x", &Method::GET),
+            Found::Route(1)
+        );
+        assert_eq!(
+            router.find("app.example", "/users/7", &Method::DELETE),
+            Found::Route(2)
+        );
+        assert_eq!(
+            router.find("app.example", "/users/7", &Method::GET),
+            Found::Route(1)
+        );
+        assert_eq!(
+            router.find("b.example", "/users/7", &Method::GET),
+            Found::Route(3)
+        );
+        assert_eq!(
+            router.find("a.b.example", "/users/7", &Method::GET),
+            Found::Route(0)
+        );
+    }
+
+    #[test]
+    fn a_path_known_under_other_methods_is_not_unknown() {
+        let (router, _) = Router::build(&[entry(0, &[], "/a", &[Method::PUT])]);
+        assert_eq!(
+            router.find("h", "/a", &Method::GET),
+            Found::OtherMethods(vec![Method::PUT])
+        );
+        assert_eq!(router.find("h", "/b", &Method::GET), Found::Nothing);
+    }
+
+    #[test]
+    fn a_later_route_with_the_same_pattern_is_shadowed() {
+        let (_, rejected) = Router::build(&[
+            entry(0, &[], "/a/{x}", &[]),
+            entry(1, &[], "/a/{y}", &[Method::GET]),
+            entry(2, &[], "/a/{x}/b", &[]),
+        ]);
+        assert!(
+            matches!(rejected.as_slice(), [Rejected::Shadowed { entry: 1, .. }]),
+            "{rejected:?}"
+        );
+    }
+
+    #[test]
+    fn ten_thousand_routes_are_found_like_one() {
+        let entries: Vec<Entry> = (0..10_000)
+            .map(|n| entry(n, &[], &format!("/r{n}/{{id}}"), &[]))
+            .collect();
+        let (router, rejected) = Router::build(&entries);
+        assert!(rejected.is_empty());
+        assert_eq!(
+            router.find("h", "/r9999/7", &Method::GET),
+            Found::Route(9999)
+        );
+    }
+}

@@ -1,0 +1,394 @@
+//! `[[blueprints]]` and their routes to compiled routes and router entries.
+//!
+//! Every policy section is read through three levels: route, blueprint, defaults; nearest wins, key by key.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::{
+    Route,
+    router::{Entry, Rejected, Router},
+    survivors::Survivors,
+    upstreams::ClusterBook,
+};
+use crate::{
+    config::{At, OneOrMany, Reader},
+    exchange::RouteFacts,
+    policy::{
+        Policies,
+        authn::{self, Authn, IssuerBook},
+        body_limit, cookies, cors, network,
+        rate_limit::{self, Desk, LimiterBook},
+        rbac, security_headers,
+    },
+    upstream::cluster::Cluster,
+    wire::host::HostPattern,
+};
+
+/// What compiling routes needs from the rest of the file.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// Upstreams by name.
+    pub clusters: &'a ClusterBook,
+    /// Issuers by name.
+    pub issuers: &'a IssuerBook,
+    /// The running proxy.
+    pub survivors: &'a Survivors,
+    /// `server.limits.body_bytes`.
+    pub body_bytes: u64,
+}
+
+/// The outcome.
+#[derive(Debug)]
+pub struct Routes {
+    /// The table.
+    pub router: Router,
+    /// By number.
+    pub routes: Vec<Arc<Route>>,
+    /// What a request that meets no route is judged by.
+    pub unrouted: Policies,
+    /// Limiters to be kept.
+    pub limiters: LimiterBook,
+    /// Every host that a blueprint names, with its place.
+    pub hosts: Vec<(HostPattern, At)>,
+}
+
+struct Compiler<'a> {
+    parts: &'a Parts<'a>,
+    limiters: LimiterBook,
+    entries: Vec<Entry>,
+    /// Place and name of what made each entry; implicit entries may be shadowed in silence.
+    origins: Vec<Origin>,
+    routes: Vec<Arc<Route>>,
+    hosts: Vec<(HostPattern, At)>,
+}
+
+struct Origin {
+    at: Option<At>,
+    name: String,
+}
+
+/// Compiles every blueprint.
+pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
+    let mut compiler = Compiler {
+        parts,
+        limiters: LimiterBook::default(),
+        entries: Vec::new(),
+        origins: Vec::new(),
+        routes: Vec::new(),
+        hosts: Vec::new(),
+    };
+    let defaults = root.section("defaults");
+    let blueprints = root.tables("blueprints");
+    if blueprints.is_empty() && !root.has("blueprints") {
+        root.error(
+            "blueprints",
+            "nothing is served",
+            Some("add a `[[blueprints]]` with `name`, `upstream` and `auth`".into()),
+        );
+    }
+    for blueprint in &blueprints {
+        compiler.blueprint(blueprint, &defaults);
+    }
+    let unrouted = compiler.policies(&defaults, Stated::Nowhere);
+    let (router, rejected) = Router::build(&compiler.entries);
+    compiler.report(root, &rejected);
+    Routes {
+        router,
+        routes: compiler.routes,
+        unrouted,
+        limiters: compiler.limiters,
+        hosts: compiler.hosts,
+    }
+}
+
+/// Whether `auth` must be stated at these levels.
+#[derive(Clone, Copy, PartialEq)]
+enum Stated {
+    Must,
+    Nowhere,
+}
+
+/// What the routes of a blueprint have in common.
+struct Group {
+    name: String,
+    hosts: Vec<HostPattern>,
+    prefix: String,
+    cluster: Option<Arc<Cluster>>,
+}
+
+impl Compiler<'_> {
+    fn blueprint(&mut self, blueprint: &Reader<'_>, defaults: &Reader<'_>) {
+        let name = blueprint.get::<String>("name");
+        if name.is_none() && !blueprint.has("name") {
+            blueprint.error(
+                "name",
+                "a blueprint needs a name",
+                Some("it stands in logs and metrics".into()),
+            );
+        }
+        let group = Group {
+            name: name.unwrap_or_default(),
+            hosts: self.blueprint_hosts(blueprint),
+            prefix: prefix(blueprint),
+            cluster: self.cluster(blueprint),
+        };
+        let levels = blueprint.over(defaults);
+        let routes = blueprint.tables("routes");
+        for route in &routes {
+            self.route(&group, route, &route.over(&levels));
+        }
+        if blueprint.get::<String>("unmatched").as_deref() == Some("refuse") {
+            return;
+        }
+        if !blueprint.has("upstream") {
+            if routes.is_empty() {
+                blueprint.error(
+                    "upstream",
+                    "this blueprint leads nowhere",
+                    Some("add `upstream = \"NAME\"`".into()),
+                );
+            }
+            return;
+        }
+        self.implicit(&group, blueprint, &levels);
+    }
+
+    /// Everything below the prefix that no route matches.
+    fn implicit(&mut self, group: &Group, blueprint: &Reader<'_>, levels: &Reader<'_>) {
+        let policies = self.policies(levels, Stated::Must);
+        let Some(cluster) = group.cluster.clone() else {
+            return;
+        };
+        let rest = format!("{}/{{*rest}}", group.prefix);
+        let id = self.add(group, &rest, blueprint, (policies, cluster));
+        let own = if group.prefix.is_empty() {
+            "/"
+        } else {
+            &group.prefix
+        };
+        for pattern in [own, rest.as_str()] {
+            self.entries.push(Entry {
+                route: id,
+                hosts: group.hosts.clone(),
+                pattern: pattern.to_owned(),
+                methods: Vec::new(),
+            });
+            // The prefix itself may well be a route of its own.
+            let at = (pattern == rest).then(|| blueprint.place()).flatten();
+            self.origins.push(Origin {
+                at,
+                name: format!("blueprint `{}`", group.name),
+            });
+        }
+    }
+
+    fn route(&mut self, group: &Group, route: &Reader<'_>, levels: &Reader<'_>) {
+        let Some(path) = route.get::<String>("path") else {
+            if !route.has("path") {
+                route.error(
+                    "path",
+                    "a route needs a path",
+                    Some("such as `path = \"/users/{id}\"`".into()),
+                );
+            }
+            return;
+        };
+        let pattern = pattern(route, &group.prefix, &path);
+        let name = route
+            .get::<String>("name")
+            .unwrap_or_else(|| pattern.clone());
+        let policies = self.policies(levels, Stated::Must);
+        let cluster = if route.has("upstream") {
+            self.cluster(route)
+        } else {
+            group.cluster.clone()
+        };
+        let Some(cluster) = cluster else {
+            if !levels.has("upstream") {
+                route.error(
+                    "upstream",
+                    "this route leads nowhere",
+                    Some("add `upstream = \"NAME\"` here or in its blueprint".into()),
+                );
+            }
+            return;
+        };
+        let id = self.add(group, &name, route, (policies, cluster));
+        self.entries.push(Entry {
+            route: id,
+            hosts: group.hosts.clone(),
+            pattern,
+            methods: route.get::<Vec<Method>>("methods").unwrap_or_default(),
+        });
+        self.origins.push(Origin {
+            at: route.at("path").or(route.place()),
+            name: format!("route `{name}`"),
+        });
+    }
+
+    fn add(
+        &mut self,
+        group: &Group,
+        name: &str,
+        reader: &Reader<'_>,
+        (policies, cluster): (Policies, Arc<Cluster>),
+    ) -> usize {
+        let place = reader
+            .place()
+            .map(|at| reader.sources().line_of(at).to_string());
+        self.routes.push(Arc::new(Route {
+            facts: Arc::new(RouteFacts {
+                blueprint: group.name.as_str().into(),
+                route: name.into(),
+                metrics: self.parts.survivors.metrics.route(&group.name, name),
+            }),
+            policies,
+            cluster,
+            place: place.unwrap_or_default().into(),
+        }));
+        self.routes.len() - 1
+    }
+
+    fn policies(&mut self, levels: &Reader<'_>, stated: Stated) -> Policies {
+        let mut desk = Desk {
+            limiters: &self.parts.survivors.limiters,
+            book: &mut self.limiters,
+            hasher: &self.parts.survivors.hasher,
+        };
+        let rate_limits = rate_limit::compile(levels, &mut desk);
+        let authn = match stated {
+            Stated::Must => authn::compile(levels, self.parts.issuers),
+            Stated::Nowhere => Authn::Public,
+        };
+        let rbac = match (&authn, stated) {
+            (Authn::Bearer(_), Stated::Must) => rbac::compile(levels),
+            _ => rbac::Rbac::default(),
+        };
+        Policies {
+            network: network::compile(&levels.section("network")),
+            rate_limits,
+            body_limit: body_limit::compile(&levels.section("body"), self.parts.body_bytes),
+            cors: cors::compile(&levels.section("cors")),
+            authn,
+            rbac,
+            cookies: cookies::compile(&levels.section("cookies")),
+            headers: security_headers::compile(&levels.section("headers")),
+        }
+    }
+
+    fn cluster(&self, reader: &Reader<'_>) -> Option<Arc<Cluster>> {
+        let name = reader.get::<String>("upstream")?;
+        if let Some(cluster) = self.parts.clusters.get(&name) {
+            return cluster.clone();
+        }
+        let known: Vec<String> = self
+            .parts
+            .clusters
+            .keys()
+            .map(|known| format!("`{known}`"))
+            .collect();
+        let hint = if known.is_empty() {
+            format!("add a section `[upstreams.{name}]`")
+        } else {
+            format!("the file has {}", known.join(", "))
+        };
+        reader.error(
+            "upstream",
+            format!("there is no upstream `{name}`"),
+            Some(hint),
+        );
+        None
+    }
+
+    fn blueprint_hosts(&mut self, blueprint: &Reader<'_>) -> Vec<HostPattern> {
+        let Some((texts, at)) = blueprint.get_at::<OneOrMany<String>>("hosts") else {
+            return Vec::new();
+        };
+        let mut hosts = Vec::new();
+        for text in texts.0 {
+            match text.parse::<HostPattern>() {
+                Ok(pattern) => hosts.push(pattern),
+                Err(_) => blueprint.error(
+                    "hosts",
+                    format!("`{text}` is no host"),
+                    Some(
+                        "such as `app.example`, or `*.example` for one label; no scheme, no port"
+                            .into(),
+                    ),
+                ),
+            }
+        }
+        self.hosts
+            .extend(hosts.iter().map(|host| (host.clone(), at)));
+        hosts
+    }
+
+    fn report(&self, root: &Reader<'_>, rejected: &[Rejected]) {
+        for rejection in rejected {
+            match rejection {
+                Rejected::Malformed { entry, why } => {
+                    if let Some(at) = self.origins[*entry].at {
+                        let pattern = &self.entries[*entry].pattern;
+                        root.error_at(at, format!("`{pattern}` is no path pattern: {why}"), None);
+                    }
+                }
+                Rejected::Shadowed { entry, by } => {
+                    let origin = &self.origins[*entry];
+                    let Some(at) = origin.at else { continue };
+                    let place = self.routes.get(*by).map_or("", |route| &route.place);
+                    root.error_at(
+                        at,
+                        format!("{} can never be reached", origin.name),
+                        Some(format!(
+                            "everything it would match goes to the one at {place}"
+                        )),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The prefix without its last slash; empty for `/`.
+fn prefix(blueprint: &Reader<'_>) -> String {
+    let text = blueprint.get::<String>("prefix").unwrap_or_default();
+    if !text.is_empty() && !is_plain_path(&text) || text.contains(['{', '}']) {
+        blueprint.error(
+            "prefix",
+            format!("`{text}` is no path"),
+            Some("such as `/api`, in normal form".into()),
+        );
+    }
+    text.trim_end_matches('/').to_owned()
+}
+
+/// The pattern below its prefix, without a last slash, as paths are judged.
+fn pattern(route: &Reader<'_>, prefix: &str, path: &str) -> String {
+    if !is_plain_path(path) {
+        route.error(
+            "path",
+            format!("`{path}` is no path"),
+            Some("such as `/users/{id}`, in normal form".into()),
+        );
+    }
+    let whole = format!("{prefix}{}", path.trim_end_matches('/'));
+    if whole.is_empty() {
+        "/".to_owned()
+    } else {
+        whole
+    }
+}
+
+/// A path as requests are judged: absolute, no dot segments, no empty ones, no query.
+fn is_plain_path(text: &str) -> bool {
+    text.starts_with('/')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"?#\\;%".contains(&b))
+        && !text.contains("//")
+        && !text
+            .split('/')
+            .any(|segment| segment == "." || segment == "..")
+}

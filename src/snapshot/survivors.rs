@@ -1,0 +1,59 @@
+//! What outlives a reload, in one place: limiters, issuers, endpoints, the keys of session tickets, counters.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::server::ProducesTickets;
+
+use super::upstreams::EndpointRules;
+use crate::{
+    identity::issuer::Issuers,
+    observe::metrics::Metrics,
+    policy::rate_limit::Limiters,
+    state::{limiter::KeyHasher, registry::Registry},
+    upstream::endpoint::Endpoint,
+};
+
+/// Everything that a new snapshot takes over from the one before.
+#[derive(Debug)]
+pub struct Survivors {
+    /// Buckets by name of the limit.
+    pub limiters: Limiters,
+    /// Key sets and verified tokens.
+    pub issuers: Issuers,
+    /// Servers by upstream and address.
+    pub endpoints: Registry<EndpointRules, Endpoint>,
+    /// Makes bucket keys.
+    pub hasher: KeyHasher,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Threads that serve: the number of pools of an endpoint.
+    pub workers: usize,
+    tickets: OnceLock<Arc<dyn ProducesTickets>>,
+}
+
+impl Survivors {
+    /// Nothing yet, for a proxy with this many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            limiters: Limiters::default(),
+            issuers: Issuers::new(),
+            endpoints: Registry::default(),
+            hasher: KeyHasher::new(),
+            metrics: Arc::new(Metrics::new()),
+            workers,
+            tickets: OnceLock::new(),
+        }
+    }
+
+    /// The keys of TLS session tickets, made at the first call and rotated by themselves.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn tickets(&self) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        if let Some(tickets) = self.tickets.get() {
+            return Ok(Arc::clone(tickets));
+        }
+        let fresh = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(Arc::clone(self.tickets.get_or_init(|| fresh)))
+    }
+}

@@ -1,0 +1,225 @@
+//! `[tls]` to a rustls server configuration.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    version::{TLS12, TLS13},
+};
+
+use super::{
+    certificates::{self, Certificate, Certificates},
+    survivors::Survivors,
+};
+use crate::{
+    config::{At, Reader, readable_by_others},
+    crypto::trust,
+    state::clock,
+    wire::host::HostPattern,
+};
+
+/// Certificates that end within this many days are worth a word.
+const EXPIRY_DAYS: i64 = 21;
+
+/// The compiled `[tls]`.
+#[derive(Debug)]
+pub struct TlsRules {
+    /// What rustls works by.
+    pub config: Arc<ServerConfig>,
+    /// The certificates, to know which one was served.
+    pub certificates: Arc<Certificates>,
+    /// Files to watch.
+    pub files: Vec<PathBuf>,
+}
+
+/// Compiles the section; `None` where there is no TLS, or where it has errors.
+pub fn compile(
+    root: &Reader<'_>,
+    hosts: &[(HostPattern, At)],
+    survivors: &Survivors,
+) -> Option<TlsRules> {
+    let reader = root.section("tls");
+    let mut files = Vec::new();
+    let certificates = certificates(&reader, &mut files);
+    let needed = root.section("server").has("https");
+    let Some(certificates) = Certificates::new(certificates) else {
+        if needed && !reader.has("certificates") && !reader.has("self_signed") {
+            root.error(
+                "tls",
+                "`server.https` needs a certificate",
+                Some("add `[[tls.certificates]]` with `cert` and `key`".into()),
+            );
+        }
+        return None;
+    };
+    warn_of_gaps(&reader, &certificates, hosts);
+    let certificates = Arc::new(certificates);
+    let verifier = client_verifier(&reader, &mut files)?;
+    let config = assemble(&reader, Arc::clone(&certificates), verifier, survivors)?;
+    Some(TlsRules {
+        config: Arc::new(config),
+        certificates,
+        files,
+    })
+}
+
+fn certificates(reader: &Reader<'_>, files: &mut Vec<PathBuf>) -> Vec<Certificate> {
+    let mut all = Vec::new();
+    for table in reader.tables("certificates") {
+        let (cert, key) = (table.path("cert"), table.path("key"));
+        for (name, path) in [("cert", &cert), ("key", &key)] {
+            if path.is_none() && !table.has(name) {
+                table.error(
+                    name,
+                    format!("a certificate needs `{name}`"),
+                    Some("a PEM file".into()),
+                );
+            }
+        }
+        let (Some(cert), Some(key)) = (cert, key) else {
+            continue;
+        };
+        if readable_by_others(&key) {
+            table.warn(
+                "key",
+                format!("the key file `{}` is readable by others", key.display()),
+                Some("chmod 600".into()),
+            );
+        }
+        match certificates::read(&cert, &key) {
+            Ok(certificate) => {
+                warn_of_expiry(&table, &certificate);
+                all.push(certificate);
+            }
+            Err(why) => table.error("cert", why, None),
+        }
+        files.extend([cert, key]);
+    }
+    if let Some(names) = reader.get::<Vec<String>>("self_signed") {
+        reader.relax(
+            "self_signed",
+            "this weakens the gate: no client can tell this certificate from a forged one",
+        );
+        match certificates::self_signed(&names) {
+            Ok(certificate) => all.push(certificate),
+            Err(why) => reader.error("self_signed", why, None),
+        }
+    }
+    all
+}
+
+fn warn_of_expiry(table: &Reader<'_>, certificate: &Certificate) {
+    let now = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
+    let left = certificate.not_after.saturating_sub(now) / 86_400;
+    if certificate.not_after <= now {
+        table.warn(
+            "cert",
+            "this certificate has expired",
+            Some("renew it; clients refuse it".into()),
+        );
+    } else if left < EXPIRY_DAYS {
+        table.warn(
+            "cert",
+            format!("this certificate expires in {left} days"),
+            Some("renew it".into()),
+        );
+    }
+}
+
+fn warn_of_gaps(reader: &Reader<'_>, certificates: &Certificates, hosts: &[(HostPattern, At)]) {
+    for (host, at) in hosts {
+        if !certificates.cover(host) {
+            reader.warn_at(
+                *at,
+                format!("no certificate covers `{host}`"),
+                Some("requests for it are answered with 421".into()),
+            );
+        }
+    }
+}
+
+/// Who may connect: `None` in `Some` is anybody.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is an error that was reported, the inner one is the setting"
+)]
+fn client_verifier(
+    reader: &Reader<'_>,
+    files: &mut Vec<PathBuf>,
+) -> Option<Option<Arc<dyn ClientCertVerifier>>> {
+    let Some(path) = reader.path("client_ca") else {
+        if reader.has("client_auth") {
+            reader.error(
+                "client_auth",
+                "client certificates need `client_ca`",
+                Some("a PEM file with the authorities to accept".into()),
+            );
+        }
+        return Some(None);
+    };
+    let mut roots = RootCertStore::empty();
+    if let Err(why) = trust::add(&mut roots, &path) {
+        reader.error(
+            "client_ca",
+            format!("cannot read certificates from `{}`: {why}", path.display()),
+            None,
+        );
+        return None;
+    }
+    files.push(path);
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), trust::provider());
+    let optional = reader.get::<String>("client_auth").as_deref() == Some("optional");
+    let builder = if optional {
+        builder.allow_unauthenticated()
+    } else {
+        builder
+    };
+    match builder.build() {
+        Ok(verifier) => Some(Some(verifier)),
+        Err(error) => {
+            reader.error("client_ca", error.to_string(), None);
+            None
+        }
+    }
+}
+
+fn assemble(
+    reader: &Reader<'_>,
+    certificates: Arc<Certificates>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    survivors: &Survivors,
+) -> Option<ServerConfig> {
+    let modern = reader.get::<String>("profile").as_deref() == Some("modern");
+    let versions: &[&'static SupportedProtocolVersion] =
+        if modern { &[&TLS13] } else { &[&TLS13, &TLS12] };
+    let builder = ServerConfig::builder_with_provider(trust::provider())
+        .with_protocol_versions(versions)
+        .expect("the provider has suites for both versions");
+    let asks_clients = verifier.is_some();
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // A ticket carries the client's identity: one given under other authorities must not open this door, so each
+    // configuration that asks for client certificates has keys of its own.
+    let tickets = if asks_clients {
+        rustls::crypto::aws_lc_rs::Ticketer::new()
+    } else {
+        survivors.tickets()
+    };
+    match tickets {
+        Ok(tickets) => config.ticketer = tickets,
+        Err(error) => {
+            reader.error(
+                "profile",
+                format!("no keys for session tickets: {error}"),
+                None,
+            );
+            return None;
+        }
+    }
+    Some(config)
+}

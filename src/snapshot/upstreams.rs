@@ -1,0 +1,208 @@
+//! `[upstreams.NAME]` to clusters and endpoints.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+
+use super::survivors::Survivors;
+use crate::{
+    config::{At, Host, OneOrMany, Reader, Scheme, ServerUrl},
+    crypto::trust,
+    state::registry::Named,
+    upstream::{
+        balance::Balance,
+        breaker::BreakerRules,
+        cluster::Cluster,
+        endpoint::{Address, Endpoint, LinkRules},
+    },
+    wire::path::Profile,
+};
+
+/// The upstreams of a file; `None` marks one whose own section has errors.
+pub type ClusterBook = BTreeMap<String, Option<Arc<Cluster>>>;
+
+/// What makes an endpoint the same after a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRules {
+    server: ServerUrl,
+    ca: Option<(PathBuf, Vec<u8>)>,
+    server_name: Option<String>,
+    link: LinkRules,
+}
+
+/// Upstreams and the endpoints behind them.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    /// By name.
+    pub clusters: ClusterBook,
+    /// To be kept when the whole file is good.
+    pub endpoints: Vec<Named<EndpointRules, Endpoint>>,
+}
+
+/// Compiles every upstream.
+pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Upstreams {
+    let mut upstreams = Upstreams::default();
+    for (name, at, reader) in root.named("upstreams") {
+        let cluster = compile_one((name, at), &reader, survivors, &mut upstreams.endpoints);
+        upstreams
+            .clusters
+            .insert(name.to_owned(), cluster.map(Arc::new));
+    }
+    upstreams
+}
+
+fn compile_one(
+    (name, at): (&str, At),
+    reader: &Reader<'_>,
+    survivors: &Survivors,
+    kept: &mut Vec<Named<EndpointRules, Endpoint>>,
+) -> Option<Cluster> {
+    let servers = reader
+        .get::<OneOrMany<ServerUrl>>("servers")
+        .map(|list| list.0);
+    if servers.as_ref().is_none_or(Vec::is_empty) && !reader.has("servers") {
+        reader.error_at(
+            at,
+            format!("upstream `{name}` has no server"),
+            Some("add `servers = [\"http://127.0.0.1:8000\"]`".into()),
+        );
+    }
+    let link = link_rules(reader);
+    let ca = authorities(reader);
+    let server_name = reader.get::<String>("server_name");
+    let mut endpoints = Vec::new();
+    for server in servers? {
+        let rules = EndpointRules {
+            ca: ca
+                .as_ref()
+                .map(|(path, bytes, _)| (path.clone(), bytes.clone())),
+            server_name: server_name.clone(),
+            server,
+            link,
+        };
+        let address = address(reader, &rules, ca.as_ref().map(|(_, _, config)| config))?;
+        let id = format!("{name} {}", rules.server);
+        let label = rules.server.to_string();
+        let named = survivors.endpoints.prepare(&id, rules, |rules| {
+            Endpoint::new(&label, address, rules.link, survivors.workers)
+        });
+        endpoints.push(Arc::clone(&named.thing));
+        kept.push(named);
+    }
+    if endpoints.is_empty() {
+        return None;
+    }
+    Some(Cluster {
+        name: name.into(),
+        endpoints,
+        balance: balance(reader),
+        response_timeout: reader
+            .get("response_timeout")
+            .unwrap_or(Duration::from_secs(30)),
+        retries: reader.section("retries").get("attempts").unwrap_or(1),
+        tunnel_idle: reader.get("tunnel_idle").unwrap_or(Duration::from_mins(10)),
+        profile: reader
+            .get::<String>("profile")
+            .and_then(|word| word.parse::<Profile>().ok())
+            .unwrap_or_default(),
+        metrics: survivors.metrics.upstream(name),
+    })
+}
+
+fn link_rules(reader: &Reader<'_>) -> LinkRules {
+    let breaker = reader.section("breaker");
+    LinkRules {
+        connect_timeout: reader
+            .get("connect_timeout")
+            .unwrap_or(Duration::from_secs(3)),
+        idle_timeout: reader.get("idle_timeout").unwrap_or(Duration::from_mins(1)),
+        idle_limit: reader.get("idle_connections").unwrap_or(256),
+        breaker: BreakerRules {
+            failures: breaker.get("failures").unwrap_or(5),
+            open: breaker.get("open").unwrap_or(Duration::from_secs(10)),
+        },
+    }
+}
+
+fn balance(reader: &Reader<'_>) -> Balance {
+    match reader.get::<String>("balance").as_deref() {
+        Some("round_robin") => Balance::RoundRobin(AtomicUsize::new(0)),
+        Some("hash:client") => Balance::HashClient,
+        _ => Balance::PowerOfTwo,
+    }
+}
+
+/// The authorities of `ca`, with the file's bytes so that a changed file makes another endpoint.
+fn authorities(reader: &Reader<'_>) -> Option<(PathBuf, Vec<u8>, Arc<ClientConfig>)> {
+    let path = reader.path("ca")?;
+    let mut roots = RootCertStore::empty();
+    let read = trust::add(&mut roots, &path)
+        .and_then(|()| std::fs::read(&path).map_err(|e| e.to_string()));
+    match read {
+        Ok(bytes) => Some((path, bytes, trust::client_config(roots))),
+        Err(cause) => {
+            reader.error(
+                "ca",
+                format!(
+                    "cannot read certificates from `{}`: {cause}",
+                    path.display()
+                ),
+                None,
+            );
+            None
+        }
+    }
+}
+
+fn address(
+    reader: &Reader<'_>,
+    rules: &EndpointRules,
+    ca: Option<&Arc<ClientConfig>>,
+) -> Option<Address> {
+    let (scheme, host, port) = match &rules.server {
+        ServerUrl::Unix(path) => return Some(Address::Unix(path.clone())),
+        ServerUrl::Tcp { scheme, host, port } => (*scheme, plain(host), *port),
+    };
+    match scheme {
+        Scheme::Http => Some(Address::Tcp { host, port }),
+        Scheme::Https => {
+            let wanted = rules.server_name.clone().unwrap_or_else(|| host.clone());
+            let Ok(name) = ServerName::try_from(wanted.clone()) else {
+                reader.error(
+                    "server_name",
+                    format!("`{wanted}` cannot stand in a certificate"),
+                    None,
+                );
+                return None;
+            };
+            let config = ca.map_or_else(
+                || trust::client_config(trust::system_roots().clone()),
+                Arc::clone,
+            );
+            Some(Address::Tls {
+                host,
+                port,
+                name,
+                config,
+            })
+        }
+        Scheme::H2c => {
+            reader.error(
+                "servers",
+                "backends are spoken to in HTTP/1.1",
+                Some("use `http://` or `https://`".into()),
+            );
+            None
+        }
+    }
+}
+
+/// The host without the brackets of an IPv6 literal.
+fn plain(host: &Host) -> String {
+    host.to_string().trim_matches(['[', ']']).to_owned()
+}
