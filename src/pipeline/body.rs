@@ -1,0 +1,95 @@
+//! The body of an answer, with the record that is written when it has ended or was dropped.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::record::{Ending, Recording};
+use crate::upstream::body::UpstreamBody;
+
+/// What the client gets.
+#[derive(Debug)]
+pub struct AnswerBody {
+    source: Source,
+    recording: Recording,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Our own words; `None` once they are out.
+    Own(Option<Bytes>),
+    /// The backend's body, passed through.
+    Upstream(UpstreamBody),
+}
+
+impl AnswerBody {
+    /// An answer in our own words.
+    pub fn own(words: Bytes, mut recording: Recording) -> Self {
+        let words = Some(words).filter(|words| !words.is_empty());
+        if words.is_none() {
+            recording.end(Ending::Whole);
+        }
+        Self {
+            source: Source::Own(words),
+            recording,
+        }
+    }
+
+    /// The backend's answer.
+    pub fn upstream(body: UpstreamBody, mut recording: Recording) -> Self {
+        if body.is_end_stream() {
+            recording.end(Ending::Whole);
+        }
+        Self {
+            source: Source::Upstream(body),
+            recording,
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let next = match &mut this.source {
+            Source::Own(words) => words.take().map(|words| Ok(Frame::data(words))),
+            Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        match &next {
+            Some(Ok(frame)) => this.recording.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => this.recording.end(Ending::UpstreamBroke),
+            None => {}
+        }
+        if this.is_end_stream() || next.is_none() {
+            this.recording.end(Ending::Whole);
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(words) => words.is_none(),
+            Source::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(words) => SizeHint::with_exact(
+                words
+                    .as_ref()
+                    .map_or(0, |words| u64::try_from(words.len()).unwrap_or(0)),
+            ),
+            Source::Upstream(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The only door to the network: an admitted request to its backend, and the backend's answer to the client.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderName, Request, Response, StatusCode, Uri, Version, header, header::HeaderValue,
+};
+use hyper::upgrade::OnUpgrade;
+
+use super::{
+    admit::Admitted,
+    body::AnswerBody,
+    normalise::Arrival,
+    record::Recording,
+    respond::{self, Unread},
+};
+use crate::{
+    exchange::Exchange,
+    observe::{access::Decision, metrics::UpstreamOutcome},
+    policy,
+    snapshot::Route,
+    upstream::{
+        balance::Pick,
+        body::UpstreamBody,
+        error::UpstreamError,
+        send::{Outbound, Sent, send},
+        tunnel,
+    },
+    wire::{
+        body::{BodyBounds, ClientBody},
+        forwarded::Introduction,
+        halt::{Refusal, Stage},
+        hop,
+    },
+};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_AUTH_SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
+const X_AUTH_ROLES: HeaderName = HeaderName::from_static("x-auth-roles");
+const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// Sends an admitted request and turns the backend's answer into the client's.
+pub async fn forward(
+    admitted: Admitted,
+    mut arrival: Arrival,
+    mut recording: Recording,
+) -> Response<AnswerBody> {
+    let route = Arc::clone(admitted.route());
+    let snapshot = recording.worker().snapshot();
+    let Some(incoming) = arrival.body.take() else {
+        return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
+    };
+    let (body, progress) = ClientBody::new(incoming, bounds(&route, snapshot.server.limits.body));
+    recording.progress.clone_from(&progress);
+    let request = outgoing(&route, &arrival, &mut recording.exchange, body);
+    let (_, seed) = recording.worker().ids();
+    let outbound = Outbound {
+        cluster: &route.cluster,
+        worker: recording.worker().index,
+        pick: Pick {
+            seed,
+            client: recording
+                .worker()
+                .survivors
+                .hasher
+                .client(recording.exchange.client),
+            attempt: 0,
+        },
+        progress,
+    };
+    let sending = std::time::Instant::now();
+    let mut trail = std::mem::take(&mut recording.trail);
+    let sent = send(&outbound, request, &mut trail).await;
+    recording.trail = trail;
+    recording.upstream_duration = sending.elapsed();
+    let sent = sent.and_then(|sent| expected(sent, &arrival));
+    let outcome = sent
+        .as_ref()
+        .map_or_else(outcome_of, |_| UpstreamOutcome::Answered);
+    route
+        .cluster
+        .metrics
+        .record(outcome, recording.upstream_duration);
+    match sent {
+        Ok(sent) => answer(&route, sent, arrival, recording),
+        Err(error) => {
+            let unread = recording
+                .progress
+                .as_ref()
+                .is_some_and(|progress| !progress.is_complete());
+            let unread = Unread::of(unread, arrival.version);
+            log_failure(&error, &recording);
+            respond::failure(&snapshot, &blame(&error), unread, recording)
+        }
+    }
+}
+
+fn bounds(route: &Route, listener: BodyBounds) -> BodyBounds {
+    BodyBounds {
+        bytes: route.policies.body_limit.streaming_bytes(),
+        ..listener
+    }
+}
+
+/// The request as the backend gets it: what was judged, and what we vouch for.
+fn outgoing(
+    route: &Route,
+    arrival: &Arrival,
+    exchange: &mut Exchange,
+    body: ClientBody,
+) -> Request<ClientBody> {
+    let mut headers = exchange.take_headers();
+    vouch(route, exchange, &mut headers);
+    if arrival.upgrade.is_some() {
+        headers.insert(header::CONNECTION, UPGRADE);
+        headers.insert(header::UPGRADE, WEBSOCKET);
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = exchange.method().clone();
+    *request.uri_mut() = Uri::from(exchange.target().path_and_query().clone());
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    request
+}
+
+/// Sets the headers that only the gate may set. They come last, so that nothing of the client's can stand in for them.
+fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
+    if !route.policies.authn.forwards_authorization() {
+        headers.remove(header::AUTHORIZATION);
+    }
+    headers.remove(header::EXPECT);
+    if let Ok(host) = HeaderValue::from_str(exchange.authority().as_str()) {
+        headers.insert(header::HOST, host);
+    }
+    if let Some(introduction) = Introduction::new(
+        &exchange.chain,
+        exchange.authority().as_str(),
+        exchange.scheme(),
+    ) {
+        introduction.write(headers);
+    }
+    headers.insert(X_REQUEST_ID, exchange.request_id.clone());
+    headers.insert(TRACEPARENT, exchange.trace.traceparent());
+    if let Some(principal) = &exchange.principal {
+        let identity = &principal.headers;
+        for (name, value) in [
+            (X_AUTH_SUBJECT, &identity.subject),
+            (X_AUTH_ROLES, &identity.roles),
+            (X_AUTH_SCOPES, &identity.scopes),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
+}
+
+/// A 101 is an answer only to a request that asked for a tunnel.
+fn expected(sent: Sent, arrival: &Arrival) -> Result<Sent, UpstreamError> {
+    if sent.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(sent);
+    }
+    let websocket = sent
+        .response
+        .headers()
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if arrival.upgrade.is_some() && arrival.on_upgrade.is_some() && websocket {
+        Ok(sent)
+    } else {
+        Err(UpstreamError::Unacceptable("unasked-switch"))
+    }
+}
+
+fn answer(
+    route: &Route,
+    sent: Sent,
+    arrival: Arrival,
+    mut recording: Recording,
+) -> Response<AnswerBody> {
+    let Sent {
+        mut response,
+        lease,
+    } = sent;
+    let status = response.status();
+    let tunnel =
+        (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
+    let (mut head, incoming) = response.into_parts();
+    head.extensions.clear();
+    head.version = Version::HTTP_11;
+    hop::strip_response(&mut head.headers);
+    policy::finish(&route.policies, &mut recording.exchange, &mut head);
+    recording.decide(Decision::Forwarded, status, None);
+    if let Some(backend) = tunnel {
+        head.headers.insert(header::CONNECTION, UPGRADE);
+        head.headers.insert(header::UPGRADE, WEBSOCKET);
+        open_tunnel(route, arrival.on_upgrade, backend);
+    } else if arrival.upgrade.is_some() {
+        // The client is ready for a tunnel that will not come: whatever it sends next is not HTTP.
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let unread = recording
+        .progress
+        .as_ref()
+        .is_some_and(|progress| !progress.is_complete());
+    if Unread::of(unread, arrival.version) == Unread::Rest && head.status.is_client_error() {
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let body: UpstreamBody = UpstreamBody::new(incoming, lease);
+    Response::from_parts(head, AnswerBody::upstream(body, recording))
+}
+
+fn open_tunnel(route: &Route, client: Option<OnUpgrade>, backend: OnUpgrade) {
+    let Some(client) = client else { return };
+    let idle = route.cluster.tunnel_idle;
+    tokio::spawn(async move {
+        let (up, down) = tunnel::run(client, backend, idle).await;
+        tracing::debug!(up, down, "tunnel ended");
+    });
+}
+
+/// The refusal that a failed exchange becomes: a stable reason, nothing of the backend's address.
+fn blame(error: &UpstreamError) -> Refusal {
+    let refusal = Refusal::new(Stage::Forward, error.reason()).detail(error.detail());
+    match error {
+        UpstreamError::BreakerOpen { retry_after } => {
+            refusal.with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
+        }
+        _ => refusal,
+    }
+}
+
+fn outcome_of(error: &UpstreamError) -> UpstreamOutcome {
+    match error {
+        UpstreamError::Connect(_) => UpstreamOutcome::Unreachable,
+        UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => UpstreamOutcome::TimedOut,
+        UpstreamError::Broken(_) | UpstreamError::Unacceptable(_) => UpstreamOutcome::Broken,
+        UpstreamError::BreakerOpen { .. } => UpstreamOutcome::BreakerOpen,
+        UpstreamError::ClientBody(_) => UpstreamOutcome::Aborted,
+    }
+}
+
+fn log_failure(error: &UpstreamError, recording: &Recording) {
+    if matches!(
+        error,
+        UpstreamError::ClientBody(_) | UpstreamError::BreakerOpen { .. }
+    ) {
+        return;
+    }
+    let endpoint = recording
+        .trail
+        .endpoint
+        .as_ref()
+        .map_or("none", |endpoint| &endpoint.name);
+    let request_id = recording.exchange.request_id.to_str().unwrap_or_default();
+    tracing::warn!(endpoint, request_id, %error, "backend failed");
+}

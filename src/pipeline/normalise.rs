@@ -1,0 +1,209 @@
+//! The one normal form of a request: one host that the certificate covers, one path, no header that a client may
+//! not send. Ambiguity is refused here, so that no later stage has to guess (RFC 9110 §4.2.4, RFC 9112 §3.2).
+
+use std::{sync::Arc, time::Instant};
+
+use http::{
+    HeaderMap, HeaderName, Method, Uri, Version, header, header::HeaderValue, request,
+    uri::PathAndQuery,
+};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+
+use super::worker::Worker;
+use crate::{
+    exchange::{Exchange, Head, Origin, Scheme, connection::Connection, trace::TraceContext},
+    snapshot::server::ServerRules,
+    wire::{
+        cookie, forwarded,
+        halt::{Reason, Refusal, Stage},
+        hop::{self, Upgrade},
+        host::Authority,
+        names,
+        path::Target,
+    },
+};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Longest request id that is taken over from a trusted proxy.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// A request as hyper gives it, taken apart.
+#[derive(Debug)]
+pub struct Arrival {
+    head: Option<request::Parts>,
+    /// The body, until the request is forwarded.
+    pub body: Option<Incoming>,
+    /// The protocol that the client asks to switch to.
+    pub upgrade: Option<Upgrade>,
+    /// hyper's promise of the raw connection after a 101.
+    pub on_upgrade: Option<OnUpgrade>,
+    /// The version that the client spoke.
+    pub version: Version,
+}
+
+impl Arrival {
+    /// Takes a request apart.
+    pub fn new(mut head: request::Parts, body: Incoming) -> Self {
+        Self {
+            upgrade: hop::upgrade_of(&head.headers, &head.method, head.version),
+            on_upgrade: head.extensions.remove::<OnUpgrade>(),
+            version: head.version,
+            head: Some(head),
+            body: Some(body),
+        }
+    }
+}
+
+/// Brings a request into its normal form. The exchange exists in any case, so that a refusal has its line.
+pub fn normalise(
+    arrival: &mut Arrival,
+    connection: &Arc<Connection>,
+    rules: &ServerRules,
+    worker: &Worker,
+) -> (Exchange, Result<(), Refusal>) {
+    let head = arrival
+        .head
+        .take()
+        .unwrap_or_else(|| http::Request::new(()).into_parts().0);
+    shape(head, connection, rules, worker)
+}
+
+/// The same for a head alone, without a connection behind it: for `explain`.
+pub fn shape(
+    head: request::Parts,
+    connection: &Arc<Connection>,
+    rules: &ServerRules,
+    worker: &Worker,
+) -> (Exchange, Result<(), Refusal>) {
+    let origin = origin(&head.headers, connection, rules, worker);
+    let scheme = match (&connection.tls, origin.client.https) {
+        (_, Some(true)) | (Some(_), None) => Scheme::Https,
+        (_, Some(false)) | (None, None) => Scheme::Http,
+    };
+    let mut headers = head.headers;
+    let judged = judge(&head.method, &head.uri, &mut headers, head.version);
+    let (authority, target, verdict) = match judged {
+        Ok((authority, target)) => {
+            let verdict = if connection.covers(authority.host()) {
+                Ok(())
+            } else {
+                Err(Refusal::new(Stage::Normalise, Reason::Misdirected))
+            };
+            (authority, target, verdict)
+        }
+        Err(refusal) => (nobody(), root(), Err(refusal)),
+    };
+    let refused_target = verdict.as_ref().err().map(|_| sent_target(&head.uri));
+    let head = Head {
+        method: head.method,
+        authority,
+        target,
+        headers,
+        version: head.version,
+        scheme,
+    };
+    let mut exchange = Exchange::new(head, Arc::clone(connection), origin);
+    exchange.refused_target = refused_target;
+    (exchange, verdict)
+}
+
+/// Stands in for the host of a request that names none.
+fn nobody() -> Authority {
+    Authority::parse(b"invalid").expect("a plain name is a host")
+}
+
+fn root() -> Target {
+    Target::parse(&PathAndQuery::from_static("/")).expect("the root is a target")
+}
+
+fn sent_target(uri: &Uri) -> Box<[u8]> {
+    uri.path_and_query()
+        .map_or("", PathAndQuery::as_str)
+        .as_bytes()
+        .into()
+}
+
+fn judge(
+    method: &Method,
+    uri: &Uri,
+    headers: &mut HeaderMap,
+    version: Version,
+) -> Result<(Authority, Target), Refusal> {
+    if *method == Method::TRACE || *method == Method::CONNECT {
+        return Err(refusal(Reason::MethodNotAllowed, "trace-or-connect").with(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        ));
+    }
+    let authority = authority(uri, headers)?;
+    let target = uri
+        .path_and_query()
+        .ok_or_else(|| refusal(Reason::BadTarget, "no-path"))?;
+    let target = Target::parse(target).map_err(|error| refusal(Reason::BadTarget, error.code()))?;
+    hop::strip_request(headers)
+        .map_err(|_| refusal(Reason::ProtectedConnectionOption, "connection-option"))?;
+    if version == Version::HTTP_2 {
+        cookie::join_crumbs(headers);
+    }
+    names::strip_reserved(headers);
+    Ok((authority, target))
+}
+
+/// The one host of a request: the `Host` field, or `:authority`; where both stand they must agree.
+fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
+    let bad = |detail| refusal(Reason::BadHost, detail);
+    let mut fields = headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(bad("two-hosts"));
+    }
+    let field = field
+        .map(|value| Authority::parse(value.as_bytes()))
+        .transpose()
+        .map_err(|_| bad("malformed-host"))?;
+    let named = uri
+        .authority()
+        .map(|authority| Authority::parse(authority.as_str().as_bytes()))
+        .transpose()
+        .map_err(|_| bad("malformed-authority"))?;
+    match (field, named) {
+        (Some(field), Some(named)) if field.as_str() != named.as_str() => Err(bad("host-mismatch")),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(bad("no-host")),
+    }
+}
+
+/// Who asks, from where, under which ids. Only trusted proxies may say.
+fn origin(
+    headers: &HeaderMap,
+    connection: &Connection,
+    rules: &ServerRules,
+    worker: &Worker,
+) -> Origin {
+    let peer = connection.peer.ip();
+    let trusted =
+        !rules.trusted_proxies.is_empty() && forwarded::is_trusted(peer, &rules.trusted_proxies);
+    let (id, span) = worker.ids();
+    let theirs = |name: &HeaderName| if trusted { headers.get(name) } else { None };
+    let request_id = theirs(&X_REQUEST_ID)
+        .filter(|value| is_request_id(value))
+        .cloned();
+    Origin {
+        started: Instant::now(),
+        client: forwarded::client_of(peer, headers, &rules.trusted_proxies),
+        request_id: request_id.unwrap_or_else(|| {
+            HeaderValue::from_bytes(id.as_bytes()).expect("hexadecimal digits are a valid value")
+        }),
+        trace: TraceContext::new(theirs(&TRACEPARENT), &id, span),
+    }
+}
+
+fn is_request_id(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+fn refusal(reason: Reason, detail: &'static str) -> Refusal {
+    Refusal::new(Stage::Normalise, reason).detail(detail)
+}

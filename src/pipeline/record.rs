@@ -1,0 +1,237 @@
+//! One access line and the counters for each request, written when its answer has ended or was dropped.
+//!
+//! A [`Recording`] is made with the exchange and travels into the answer's body; whatever happens to the request,
+//! dropping the recording writes its line. So a client that leaves, a backend that breaks and a panic all show.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Method, StatusCode, header::HeaderValue};
+
+use super::worker::Worker;
+use crate::{
+    exchange::Exchange,
+    observe::{
+        access::{AccessRecord, Decision, UpstreamRecord},
+        metrics::{Mode, UNMATCHED},
+    },
+    snapshot::Route,
+    upstream::send::Trail,
+    wire::{
+        body::BodyProgress,
+        halt::{Reason, Stage},
+    },
+};
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It went out whole.
+    Whole,
+    /// The backend's body broke in the middle; the client sees an abort.
+    UpstreamBroke,
+}
+
+/// The record of one request.
+#[derive(Debug)]
+pub struct Recording {
+    /// The facts of the request.
+    pub exchange: Box<Exchange>,
+    /// The route, once found.
+    pub route: Option<Arc<Route>>,
+    /// What was tried upstream.
+    pub trail: Trail,
+    /// Time from sending to the head of the backend's answer.
+    pub upstream_duration: Duration,
+    /// The request body, when there was one.
+    pub progress: Option<Arc<BodyProgress>>,
+    worker: Arc<Worker>,
+    status: Option<StatusCode>,
+    decision: Decision,
+    cause: Option<Cause>,
+    sent: u64,
+    ended: bool,
+}
+
+/// Where and why a request did not go its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause {
+    /// The stage.
+    pub stage: Stage,
+    /// The reason; a ready answer such as a preflight has none.
+    pub reason: Option<Reason>,
+    /// The finer word for the log.
+    pub detail: Option<&'static str>,
+}
+
+impl Recording {
+    /// Begins the record of a request.
+    pub fn new(exchange: Exchange, worker: &Arc<Worker>) -> Self {
+        Self {
+            exchange: Box::new(exchange),
+            route: None,
+            trail: Trail::default(),
+            upstream_duration: Duration::ZERO,
+            progress: None,
+            worker: Arc::clone(worker),
+            status: None,
+            decision: Decision::Aborted,
+            cause: None,
+            sent: 0,
+            ended: false,
+        }
+    }
+
+    /// The worker that serves the request.
+    pub fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    /// States what became of the request; the line says `aborted` where nobody does.
+    pub fn decide(&mut self, decision: Decision, status: StatusCode, cause: Option<Cause>) {
+        self.decision = decision;
+        self.status = Some(status);
+        self.cause = cause;
+        // Answers to these have no body on the wire, so nobody will ask for one.
+        if *self.exchange.method() == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+            self.ended = true;
+        }
+    }
+
+    /// Counts bytes of the answer's body.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent = self
+            .sent
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// States how the answer ended. The first word counts.
+    pub fn end(&mut self, ending: Ending) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        if ending == Ending::UpstreamBroke {
+            self.decision = Decision::Failed;
+            self.cause = Some(Cause {
+                stage: Stage::Forward,
+                reason: Some(Reason::UpstreamBroken),
+                detail: Some("body-cut"),
+            });
+        }
+    }
+
+    fn write(&mut self) {
+        if !self.ended {
+            self.decision = Decision::Aborted;
+        }
+        let duration = self.exchange.started.elapsed();
+        self.count(duration);
+        let snapshot = self.worker.snapshot();
+        let record = self.line(duration, &snapshot.server.log.redact_query);
+        self.worker.with_sink(|sink| {
+            if sink.is_on() {
+                sink.append(&record);
+            }
+        });
+    }
+
+    fn count(&self, duration: Duration) {
+        let metrics = &self.worker.survivors.metrics;
+        let status = self.status.map(|status| status.as_u16());
+        let method = self.exchange.method();
+        match &self.exchange.route {
+            Some(route) => route
+                .metrics
+                .record(method, status, self.decision, duration),
+            None => {
+                metrics
+                    .route(UNMATCHED, UNMATCHED)
+                    .record(method, status, self.decision, duration)
+            }
+        }
+        if let Some(Cause {
+            stage,
+            reason: Some(reason),
+            ..
+        }) = self.cause
+        {
+            metrics.refusal(stage, reason, Mode::Enforce);
+        }
+        for (stage, reason) in &self.exchange.would_refuse {
+            metrics.refusal(*stage, *reason, Mode::Monitor);
+        }
+    }
+
+    fn line<'a>(&'a self, duration: Duration, redact_query: &'a [String]) -> AccessRecord<'a> {
+        let exchange = &*self.exchange;
+        let (path, query) = match &exchange.refused_target {
+            Some(target) => split_target(target),
+            None => (
+                exchange.target().path().as_bytes(),
+                exchange.target().query().map(str::as_bytes),
+            ),
+        };
+        let text = |value: &'a HeaderValue| value.to_str().ok();
+        AccessRecord {
+            timestamp: SystemTime::now()
+                .checked_sub(duration)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            method: exchange.method(),
+            scheme: exchange.scheme().as_str(),
+            server_address: exchange
+                .refused_target
+                .is_none()
+                .then(|| exchange.authority().host()),
+            path,
+            query,
+            redact_query,
+            route: exchange.route.as_ref().map(|route| &*route.route),
+            status: self.status.map(|status| status.as_u16()),
+            request_size: self
+                .progress
+                .as_ref()
+                .map_or(0, |progress| progress.bytes()),
+            response_size: self.sent,
+            version: exchange.version(),
+            tls_version: exchange.connection.tls.as_ref().map(|tls| tls.version),
+            client: Some(exchange.client),
+            peer: Some(exchange.connection.peer.ip()),
+            user_agent: exchange.user_agent.as_ref().map(HeaderValue::as_bytes),
+            enduser: exchange
+                .principal
+                .as_ref()
+                .map(|principal| &*principal.subject),
+            trace_id: Some(exchange.trace.trace_id()),
+            span_id: Some(exchange.trace.span_id()),
+            request_id: text(&exchange.request_id),
+            duration,
+            upstream: self.trail.endpoint.as_ref().map(|endpoint| UpstreamRecord {
+                address: &endpoint.name,
+                duration: self.upstream_duration,
+                attempts: self.trail.attempts,
+            }),
+            blueprint: exchange.route.as_ref().map(|route| &*route.blueprint),
+            decision: self.decision,
+            stage: self.cause.map(|cause| cause.stage),
+            reason: self.cause.and_then(|cause| cause.reason),
+            detail: self.cause.and_then(|cause| cause.detail),
+            would_refuse: &exchange.would_refuse,
+        }
+    }
+}
+
+fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], target.get(at + 1..)),
+        None => (target, None),
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.write();
+    }
+}

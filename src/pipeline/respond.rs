@@ -1,0 +1,139 @@
+//! Answers that the proxy makes itself: refusals, ready replies, errors of its own.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, Version, header};
+
+use super::{
+    body::AnswerBody,
+    normalise::Arrival,
+    problem,
+    record::{Cause, Recording},
+};
+use crate::{
+    observe::access::Decision,
+    policy,
+    snapshot::Snapshot,
+    wire::halt::{Halt, Reason, Refusal, Stage},
+};
+use http_body::Body;
+
+/// Answers a request that was halted before the backend.
+pub fn halt(
+    snapshot: &Snapshot,
+    halt: Halt,
+    arrival: &Arrival,
+    mut recording: Recording,
+) -> Response<AnswerBody> {
+    let unread = arrival
+        .body
+        .as_ref()
+        .is_some_and(|body| !body.is_end_stream());
+    let response = match halt {
+        Halt::Refuse(refusal) => {
+            let cause = Cause {
+                stage: refusal.stage,
+                reason: Some(refusal.reason),
+                detail: refusal.detail,
+            };
+            let response = problem::render(&refusal, &recording.exchange);
+            let decision = if refusal.reason == Reason::KeysUnavailable {
+                Decision::Failed
+            } else {
+                Decision::Refused
+            };
+            recording.decide(decision, response.status(), Some(cause));
+            response
+        }
+        Halt::Reply(reply) => {
+            let cause = Cause {
+                stage: reply.stage,
+                reason: None,
+                detail: None,
+            };
+            recording.decide(Decision::Answered, reply.status, Some(cause));
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = reply.status;
+            *response.headers_mut() = reply.headers;
+            response
+        }
+    };
+    finish(
+        snapshot,
+        response,
+        Unread::of(unread, arrival.version),
+        recording,
+    )
+}
+
+/// Answers a request that failed on its way to the backend.
+pub fn failure(
+    snapshot: &Snapshot,
+    refusal: &Refusal,
+    unread: Unread,
+    mut recording: Recording,
+) -> Response<AnswerBody> {
+    let cause = Cause {
+        stage: refusal.stage,
+        reason: Some(refusal.reason),
+        detail: refusal.detail,
+    };
+    let response = problem::render(refusal, &recording.exchange);
+    let decision = if response.status().is_server_error() {
+        Decision::Failed
+    } else {
+        Decision::Refused
+    };
+    recording.decide(decision, response.status(), Some(cause));
+    finish(snapshot, response, unread, recording)
+}
+
+/// Whether the connection must end because bytes of this request are still to come on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Nothing is left, or the stream can end alone.
+    Nothing,
+    /// The rest of the body would be read as the next request.
+    Rest,
+}
+
+impl Unread {
+    /// Only HTTP/1 has the trouble.
+    pub fn of(unread: bool, version: Version) -> Self {
+        if unread && version <= Version::HTTP_11 {
+            Self::Rest
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+fn finish(
+    snapshot: &Snapshot,
+    response: Response<Bytes>,
+    unread: Unread,
+    mut recording: Recording,
+) -> Response<AnswerBody> {
+    let (mut head, words) = response.into_parts();
+    let route = recording.route.clone();
+    let policies = route
+        .as_ref()
+        .map_or(&snapshot.unrouted, |route| &route.policies);
+    policy::finish(policies, &mut recording.exchange, &mut head);
+    if unread == Unread::Rest {
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Response::from_parts(head, AnswerBody::own(words, recording))
+}
+
+/// The refusal for a request that met an error of our own.
+pub fn internal() -> Refusal {
+    Refusal::new(Stage::Forward, Reason::Internal)
+}
+
+/// True for answers that must not have a body.
+pub fn is_bodiless(status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}

@@ -1,0 +1,76 @@
+//! What one worker thread owns: its view of the snapshot, its end of the access log, its source of ids.
+//!
+//! The locks here are taken by one thread only, so they are never contended.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    crypto::rng::{HexId, RequestIds},
+    observe::access_log::AccessSink,
+    snapshot::{Snapshot, survivors::Survivors},
+};
+
+/// A snapshot behind a count that only one worker touches.
+#[derive(Debug)]
+pub struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What outlives a reload.
+    pub survivors: Arc<Survivors>,
+    held: ArcSwap<Held>,
+    sink: Mutex<AccessSink>,
+    ids: Mutex<RequestIds>,
+}
+
+impl Worker {
+    /// A worker that starts on this snapshot.
+    pub fn new(
+        index: usize,
+        survivors: Arc<Survivors>,
+        snapshot: Arc<Snapshot>,
+        sink: AccessSink,
+    ) -> Self {
+        Self {
+            index,
+            survivors,
+            held: ArcSwap::from_pointee(Held(snapshot)),
+            sink: Mutex::new(sink),
+            ids: Mutex::new(RequestIds::new()),
+        }
+    }
+
+    /// The snapshot to judge the next request by; a request keeps the one it started with.
+    pub fn snapshot(&self) -> Arc<Held> {
+        self.held.load_full()
+    }
+
+    /// Puts another snapshot in place for requests to come.
+    pub fn replace(&self, snapshot: Arc<Snapshot>) {
+        self.held.store(Arc::new(Held(snapshot)));
+    }
+
+    /// A fresh id of 32 digits and one of 64 bits.
+    pub fn ids(&self) -> (HexId, u64) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        (ids.next_id(), ids.next_u64())
+    }
+
+    /// The worker's end of the access log.
+    pub fn with_sink<T>(&self, act: impl FnOnce(&mut AccessSink) -> T) -> T {
+        act(&mut self.sink.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
