@@ -1,5 +1,19 @@
 //! Listeners, TLS, connections, workers, reload and drain.
+//!
+//! [`gate`] starts everything and waits for the end; a worker is a thread with a runtime of its own, its own
+//! listeners on the shared ports, its own upstream connections and its own end of the access log.
 
 pub mod screen;
 pub mod activity;
 pub mod guarded_io;
+pub mod guarded_body;
+pub mod caps;
+pub mod shutdown;
+pub mod refusal;
+pub mod conn;
+pub mod listener;
+pub mod worker;
+pub mod admin;
+pub mod watch;
+pub mod reload;
+pub mod gate;

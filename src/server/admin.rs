@@ -1,0 +1,163 @@
+//! The admin listener: `/livez`, `/readyz`, `/metrics`. On a thread of its own, so that it answers under load.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header, header::HeaderValue};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use subtle::ConstantTimeEq;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{listener::Listener, shutdown::Shutdown};
+use crate::{
+    crypto::secret::Secret, observe::metrics::CONTENT_TYPE, snapshot::survivors::Survivors,
+};
+
+const HEAD_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+/// Scrapers and probes need few connections.
+const CONNECTIONS: usize = 64;
+
+/// What the admin listener answers from.
+#[derive(Debug)]
+pub struct Admin {
+    /// Counters and key sets.
+    pub survivors: Arc<Survivors>,
+    /// What opens it, when set.
+    pub token: Option<Secret>,
+    /// Says when the proxy is stopping: it is alive then, and not ready.
+    pub shutdown: Shutdown,
+}
+
+/// Serves until the runtime ends.
+pub async fn run(listener: Listener, admin: Arc<Admin>) {
+    let room = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let entrance = match listener {
+        Listener::Tcp(listener) => TcpListener::from_std(listener).map(Entrance::Tcp),
+        Listener::Unix(listener) => UnixListener::from_std(listener).map(Entrance::Unix),
+    };
+    let entrance = match entrance {
+        Ok(entrance) => entrance,
+        Err(error) => {
+            tracing::error!(%error, "admin listener cannot be used");
+            return;
+        }
+    };
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let admin = Arc::clone(&admin);
+        match &entrance {
+            Entrance::Tcp(listener) => match listener.accept().await {
+                Ok((stream, peer)) => {
+                    tokio::spawn(async move {
+                        serve(stream, admin, Some(peer)).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
+            },
+            Entrance::Unix(listener) => match listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(async move {
+                        serve(stream, admin, None).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
+            },
+        }
+    }
+}
+
+enum Entrance {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+async fn serve<S>(stream: S, admin: Arc<Admin>, peer: Option<SocketAddr>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = answer(&admin, &request);
+        async move { Ok::<_, std::convert::Infallible>(answer) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(?peer, %error, "admin connection ended");
+    }
+}
+
+fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !is_allowed(admin, request) {
+        let mut refused = words(StatusCode::UNAUTHORIZED, "unauthorised\n");
+        refused.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"admin\""),
+        );
+        return refused;
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return words(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+    }
+    match request.uri().path() {
+        "/livez" => words(StatusCode::OK, "ok\n"),
+        "/readyz" => readiness(admin),
+        "/metrics" => {
+            let mut metrics = Response::new(Full::from(admin.survivors.metrics.render()));
+            metrics
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+            metrics
+        }
+        _ => words(
+            StatusCode::NOT_FOUND,
+            "there is /livez, /readyz and /metrics\n",
+        ),
+    }
+}
+
+fn readiness(admin: &Admin) -> Response<Full<Bytes>> {
+    if admin.shutdown.has_begun() {
+        words(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if !admin.survivors.issuers.are_ready() {
+        words(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no keys of an issuer yet\n",
+        )
+    } else {
+        words(StatusCode::OK, "ready\n")
+    }
+}
+
+/// Compared in constant time: the answer must not say how much of a guess was right.
+fn is_allowed(admin: &Admin, request: &Request<Incoming>) -> bool {
+    let Some(token) = &admin.token else {
+        return true;
+    };
+    request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+        .is_some_and(|given| bool::from(given.ct_eq(token.expose())))
+}
+
+fn words(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}

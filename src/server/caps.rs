@@ -1,0 +1,122 @@
+//! How many connections there may be: in all, and of one client (IPv6 by /64).
+//!
+//! The map holds an entry only for clients that have a connection open, so the cap on all connections bounds it.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use dashmap::{DashMap, mapref::entry::Entry};
+
+use crate::state::limiter::client_key;
+
+/// The counts, shared by all workers.
+#[derive(Debug, Default)]
+pub struct Caps {
+    all: AtomicUsize,
+    clients: DashMap<IpAddr, usize>,
+}
+
+/// Which cap a connection ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The cap on all connections.
+    All,
+    /// The cap on connections of one client.
+    Client,
+}
+
+/// A counted connection, until dropped.
+#[derive(Debug)]
+pub struct Counted {
+    caps: Arc<Caps>,
+    client: IpAddr,
+}
+
+impl Caps {
+    /// Counts a connection.
+    ///
+    /// # Errors
+    /// The cap that it would break; it is not counted then.
+    pub fn enter(
+        self: &Arc<Self>,
+        client: IpAddr,
+        most: usize,
+        most_of_client: usize,
+    ) -> Result<Counted, Full> {
+        if self.all.fetch_add(1, Ordering::AcqRel) >= most {
+            self.all.fetch_sub(1, Ordering::AcqRel);
+            return Err(Full::All);
+        }
+        let client = client_key(client);
+        let mut held = self.clients.entry(client).or_insert(0);
+        if *held >= most_of_client {
+            drop(held);
+            self.all.fetch_sub(1, Ordering::AcqRel);
+            return Err(Full::Client);
+        }
+        *held += 1;
+        drop(held);
+        Ok(Counted {
+            caps: Arc::clone(self),
+            client,
+        })
+    }
+
+    /// Open connections.
+    pub fn open(&self) -> usize {
+        self.all.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut held) = self.caps.clients.entry(self.client) {
+            *held.get_mut() = held.get().saturating_sub(1);
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+        self.caps.all.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_both_caps_and_forgets_clients_that_left() {
+        let caps = Arc::new(Caps::default());
+        let one: IpAddr = "192.0.2.1".parse().expect("an address");
+        let two: IpAddr = "192.0.2.2".parse().expect("an address");
+        let first = caps.enter(one, 2, 1).expect("room");
+        assert_eq!(caps.enter(one, 2, 1).err(), Some(Full::Client));
+        let second = caps.enter(two, 2, 1).expect("room");
+        assert_eq!(
+            caps.enter("192.0.2.3".parse().expect("an address"), 2, 1)
+                .err(),
+            Some(Full::All)
+        );
+        drop((first, second));
+        assert_eq!(caps.open(), 0);
+        assert!(caps.clients.is_empty());
+    }
+
+    #[test]
+    fn addresses_of_one_v6_subscriber_are_one_client() {
+        let caps = Arc::new(Caps::default());
+        let _held = caps
+            .enter("2001:db8::1".parse().expect("an address"), 9, 1)
+            .expect("room");
+        assert_eq!(
+            caps.enter("2001:db8::2".parse().expect("an address"), 9, 1)
+                .err(),
+            Some(Full::Client)
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! One client connection: handshake, HTTP by ALPN, deadlines, the end.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    activity::{Activity, Deadlines, InFlight, watch},
+    guarded_body::GuardedBody,
+    guarded_io::{GuardedIo, write_refusal},
+    refusal,
+    screen::{Screen, ScreenLimits},
+    shutdown::Shutdown,
+};
+use crate::{
+    exchange::connection::{Connection, Tls},
+    observe::metrics::{ConnectionGuard, ConnectionState},
+    pipeline::{self, body::AnswerBody, rescue::rescue, worker::Worker},
+    snapshot::server::Limits,
+};
+
+/// Ping an HTTP/2 client that has requests under way but says nothing.
+const H2_PING: Duration = Duration::from_secs(20);
+/// Streams that a client may open and reset before we answer them (CVE-2023-44487).
+const H2_RESETS: usize = 20;
+/// Streams that we may be made to reset (CVE-2025-8671).
+const H2_LOCAL_RESETS: usize = 100;
+const H2_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const H2_SEND_BYTES: usize = 64 * 1024;
+/// hyper takes no smaller buffer.
+const LEAST_BUFFER: usize = 8192;
+
+/// Serves a connection in clear.
+pub async fn clear<S>(worker: Arc<Worker>, stream: S, peer: SocketAddr, shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let gauge = worker.survivors.metrics.connection(ConnectionState::Open);
+    let connection = Arc::new(Connection { peer, tls: None });
+    one(Desk::new(worker, connection, gauge, shutdown), stream).await;
+}
+
+/// Serves a connection that begins with a TLS handshake.
+pub async fn tls<S>(worker: Arc<Worker>, stream: S, peer: SocketAddr, shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut gauge = worker
+        .survivors
+        .metrics
+        .connection(ConnectionState::Handshake);
+    let snapshot = worker.snapshot();
+    let Some(rules) = &snapshot.tls else { return };
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&rules.config));
+    let handshake = tokio::time::timeout(
+        snapshot.server.limits.header_timeout,
+        acceptor.accept(stream),
+    );
+    let Ok(Ok(stream)) = handshake.await else {
+        return;
+    };
+    let session = stream.get_ref().1;
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
+    };
+    let names = Arc::clone(&rules.certificates.pick(session.server_name()).names);
+    let h2 = session.alpn_protocol() == Some(b"h2");
+    drop(snapshot);
+    gauge.move_to(ConnectionState::Open);
+    let connection = Arc::new(Connection {
+        peer,
+        tls: Some(Tls { version, names }),
+    });
+    let desk = Desk::new(worker, connection, gauge, shutdown);
+    if h2 {
+        two(desk, stream).await
+    } else {
+        one(desk, stream).await
+    }
+}
+
+/// What serving a connection needs.
+struct Desk {
+    worker: Arc<Worker>,
+    connection: Arc<Connection>,
+    activity: Arc<Activity>,
+    gauge: ConnectionGuard,
+    shutdown: Shutdown,
+    limits: Limits,
+}
+
+impl Desk {
+    fn new(
+        worker: Arc<Worker>,
+        connection: Arc<Connection>,
+        gauge: ConnectionGuard,
+        shutdown: Shutdown,
+    ) -> Self {
+        let limits = worker.snapshot().server.limits;
+        Self {
+            worker,
+            connection,
+            activity: Activity::new(),
+            gauge,
+            shutdown,
+            limits,
+        }
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            header: self.limits.header_timeout,
+            keep_alive: self.limits.keep_alive,
+            write: self.limits.body.idle,
+        }
+    }
+}
+
+/// HTTP/1: the bytes are looked at before the parser sees them.
+async fn one<S>(mut desk: Desk, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = desk.limits;
+    let screen = Screen::new(ScreenLimits {
+        head_bytes: limits.header_bytes,
+        header_count: limits.header_count,
+        uri_bytes: limits.uri_bytes,
+    });
+    let io = GuardedIo::new(stream, Some(screen), Arc::clone(&desk.activity));
+    let (worker, connection, activity) = (
+        Arc::clone(&desk.worker),
+        Arc::clone(&desk.connection),
+        Arc::clone(&desk.activity),
+    );
+    let service = service_fn(move |request| {
+        respond(
+            Arc::clone(&worker),
+            Arc::clone(&connection),
+            Arc::clone(&activity),
+            request,
+        )
+    });
+    let mut http = http1::Builder::new()
+        .max_headers(limits.header_count.saturating_add(1))
+        .max_buf_size(limits.header_bytes.saturating_mul(2).max(LEAST_BUFFER))
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let deadlines = desk.deadlines();
+    let overdue = {
+        let mut watchdog = pin!(watch(&desk.activity, &deadlines));
+        let mut draining = pin!(desk.shutdown.begun());
+        let mut told = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut http => break None,
+                overdue = &mut watchdog => break Some(overdue),
+                () = &mut draining, if !told => {
+                    told = true;
+                    desk.gauge.move_to(ConnectionState::Draining);
+                    std::pin::Pin::new(&mut http).graceful_shutdown();
+                }
+            }
+        }
+    };
+    let refused = match overdue {
+        None => refusal::of_violation(desk.activity.take_refusal()),
+        Some(overdue) => refusal::of_overdue(overdue, desk.activity.phase()),
+    };
+    if let (Some(refused), Some(parts)) = (refused, http.into_parts()) {
+        let answer = refusal::answer(&desk.worker, &desk.connection, &refused);
+        // The client may be gone already; the line is written either way.
+        let _ = write_refusal(&mut parts.io.into_inner().into_inner(), &answer).await;
+    }
+}
+
+/// HTTP/2, with every limit stated.
+async fn two<S>(mut desk: Desk, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = desk.limits;
+    let io = GuardedIo::new(stream, None, Arc::clone(&desk.activity));
+    let (worker, connection, activity) = (
+        Arc::clone(&desk.worker),
+        Arc::clone(&desk.connection),
+        Arc::clone(&desk.activity),
+    );
+    let service = service_fn(move |request| {
+        respond(
+            Arc::clone(&worker),
+            Arc::clone(&connection),
+            Arc::clone(&activity),
+            request,
+        )
+    });
+    let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    let mut http = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.h2_streams)
+            .max_header_list_size(list)
+            .max_pending_accept_reset_streams(H2_RESETS)
+            .max_local_error_reset_streams(H2_LOCAL_RESETS)
+            .initial_stream_window_size(H2_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BYTES)
+            .keep_alive_interval(H2_PING)
+            .keep_alive_timeout(limits.header_timeout)
+            .serve_connection(TokioIo::new(io), service)
+    );
+    let deadlines = desk.deadlines();
+    let mut watchdog = pin!(watch(&desk.activity, &deadlines));
+    let mut draining = pin!(desk.shutdown.begun());
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut http => break,
+            // An HTTP/2 client is told by GOAWAY; what it has under way may still end.
+            overdue = &mut watchdog => match overdue {
+                super::activity::Overdue::Write => break,
+                _ => {
+                    http.as_mut().graceful_shutdown();
+                    let _ = tokio::time::timeout(limits.header_timeout, &mut http).await;
+                    break;
+                }
+            },
+            () = &mut draining, if !told => {
+                told = true;
+                desk.gauge.move_to(ConnectionState::Draining);
+                http.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// One request. A panic in it becomes a 500 and a count.
+async fn respond(
+    worker: Arc<Worker>,
+    connection: Arc<Connection>,
+    activity: Arc<Activity>,
+    request: Request<Incoming>,
+) -> Result<Response<GuardedBody>, std::convert::Infallible> {
+    let in_flight = activity.begin_request();
+    match rescue(pipeline::serve(&worker, &connection, request)).await {
+        Some(response) => Ok(settle_tunnel(&activity, response, in_flight)),
+        None => {
+            worker.survivors.metrics.panicked();
+            activity.deny_tunnel();
+            Ok(refusal::internal(in_flight))
+        }
+    }
+}
+
+/// Tells the screen what became of a tunnel: a 101 leaves here only when no byte came too early.
+fn settle_tunnel(
+    activity: &Activity,
+    response: Response<AnswerBody>,
+    in_flight: InFlight,
+) -> Response<GuardedBody> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        activity.deny_tunnel();
+    } else if !activity.open_tunnel() {
+        let mut refused = Response::new(GuardedBody::empty(in_flight));
+        *refused.status_mut() = StatusCode::BAD_REQUEST;
+        refused.headers_mut().insert(
+            http::header::CONNECTION,
+            http::HeaderValue::from_static("close"),
+        );
+        return refused;
+    }
+    response.map(|body| GuardedBody::new(body, in_flight))
+}

@@ -1,0 +1,163 @@
+//! From a configuration file to the running snapshot, at start and again at each reload.
+//!
+//! A reload swaps everything or nothing: a file with errors leaves the old policy in place, says why, and is counted.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use crate::{
+    config::{self, Color, Loaded, Problem, Severity, render},
+    identity::issuer::Issuer,
+    observe::{
+        log,
+        metrics::{LimiterReading, ReloadOutcome},
+    },
+    pipeline::worker::Worker,
+    snapshot::{Snapshot, compile, survivors::Survivors},
+};
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file, with overrides of the command line.
+    File(PathBuf, Vec<String>),
+    /// A text made by the program itself, under a name for messages.
+    Text(String, String, Vec<String>),
+}
+
+impl Source {
+    /// Reads it.
+    pub fn load(&self) -> Loaded {
+        match self {
+            Self::File(path, overrides) => config::load(path, overrides),
+            Self::Text(name, text, overrides) => config::load_str(name, text, overrides),
+        }
+    }
+
+    /// The file, when there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path, _) => Some(path),
+            Self::Text(..) => None,
+        }
+    }
+}
+
+/// A configuration that is in use.
+#[derive(Debug)]
+pub struct InUse {
+    /// What requests run on.
+    pub snapshot: Arc<Snapshot>,
+    /// Files and folders to watch.
+    pub files: Vec<PathBuf>,
+    /// Issuers whose keys are to be kept fresh.
+    pub fresh_issuers: Vec<Arc<Issuer>>,
+}
+
+/// Loads and compiles, and puts what outlives a reload to use.
+///
+/// # Errors
+/// The problems, rendered for people; nothing was changed.
+pub fn bring_up(source: &Source, survivors: &Survivors, color: Color) -> Result<InUse, String> {
+    let loaded = source.load();
+    let problems = &loaded.problems;
+    let compiled = compile::compile(&loaded, problems, survivors);
+    let Some(compiled) = compiled else {
+        return Err(rendered(&loaded, color, |problem| {
+            problem.severity == Severity::Error
+        }));
+    };
+    let fresh_issuers = compiled.keep(survivors);
+    observe(&compiled, survivors);
+    Ok(InUse {
+        files: compiled.files.clone(),
+        snapshot: Arc::new(compiled.snapshot),
+        fresh_issuers,
+    })
+}
+
+/// The problems of a loaded file that a caller wants to see.
+fn rendered(loaded: &Loaded, color: Color, wanted: impl Fn(&Problem) -> bool) -> String {
+    let list: Vec<Problem> = loaded
+        .problems
+        .sorted()
+        .into_iter()
+        .filter(|problem| wanted(problem))
+        .collect();
+    render(&list, &loaded.sources, color)
+}
+
+/// Points the metrics at what is in use now.
+fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
+    for limiter in compiled.limiters() {
+        let watched = Arc::downgrade(&limiter.thing);
+        survivors.metrics.watch_limiter(&limiter.name, move || {
+            watched
+                .upgrade()
+                .map_or_else(LimiterReading::default, |limiter| LimiterReading {
+                    entries: u64::try_from(limiter.entries()).unwrap_or(u64::MAX),
+                    evictions: limiter.evictions(),
+                })
+        });
+    }
+    let certificates = compiled
+        .snapshot
+        .tls
+        .iter()
+        .flat_map(|tls| tls.certificates.all());
+    survivors
+        .metrics
+        .set_certificates(certificates.map(|certificate| {
+            let end = u64::try_from(certificate.not_after).unwrap_or(0);
+            (
+                certificate.label.clone(),
+                UNIX_EPOCH + Duration::from_secs(end),
+            )
+        }));
+}
+
+/// Reloads while the proxy runs.
+#[derive(Debug)]
+pub struct Reloader {
+    /// Where the configuration comes from.
+    pub source: Source,
+    /// What outlives a reload.
+    pub survivors: Arc<Survivors>,
+    /// Who is to be given the new snapshot.
+    pub workers: Vec<Arc<Worker>>,
+    /// One reload at a time.
+    pub turn: Mutex<()>,
+}
+
+impl Reloader {
+    /// Reloads once. `None` when the new file is not usable: the old policy goes on.
+    pub fn reload(&self) -> Option<InUse> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        for issuer in self.survivors.issuers.list() {
+            if let Err(error) = issuer.reload_file() {
+                tracing::error!(%error, "key set not reloaded, the last good one stays");
+            }
+        }
+        match bring_up(&self.source, &self.survivors, Color::Never) {
+            Ok(in_use) => {
+                for worker in &self.workers {
+                    worker.replace(Arc::clone(&in_use.snapshot));
+                }
+                if let Ok(level) = in_use.snapshot.server.log.level.parse() {
+                    log::set_level(level);
+                }
+                self.survivors.metrics.reload(ReloadOutcome::Applied);
+                tracing::info!("configuration reloaded");
+                Some(in_use)
+            }
+            Err(problems) => {
+                self.survivors.metrics.reload(ReloadOutcome::Rejected);
+                tracing::error!(%problems, "configuration not reloaded, the old one stays");
+                None
+            }
+        }
+    }
+}

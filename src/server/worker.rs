@@ -1,0 +1,227 @@
+//! A worker thread: one runtime, its listeners, its connections, a tick for what must not wait.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    runtime::Runtime,
+    task::JoinSet,
+};
+
+use super::{
+    caps::{Caps, Counted},
+    conn,
+    listener::{Door, Listener},
+    shutdown::Shutdown,
+};
+use crate::{
+    observe::metrics::Mode,
+    pipeline::worker::Worker,
+    wire::halt::{Reason, Stage},
+};
+
+/// How often the access log is handed over.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks between two sweeps of idle upstream connections.
+const SWEEP_TICKS: u32 = 50;
+/// Rest after an accept that failed for want of descriptors or memory, so that the thread does not spin.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What a worker thread is given.
+#[derive(Debug)]
+pub struct Shift {
+    /// The worker's own things.
+    pub worker: Arc<Worker>,
+    /// Its listeners.
+    pub doors: Vec<(Door, Listener)>,
+    /// Connections of all workers.
+    pub caps: Arc<Caps>,
+    /// Says when to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Serves until stopping has begun and the last connection has ended, at the latest after the drain time.
+pub fn run(runtime: &Runtime, shift: Shift) {
+    runtime.block_on(async move {
+        let worker = Arc::clone(&shift.worker);
+        let mut shutdown = shift.shutdown.clone();
+        let ticker = tokio::spawn(tick(Arc::clone(&worker)));
+        let mut accepting = JoinSet::new();
+        for (door, listener) in shift.doors {
+            let desk = Desk {
+                worker: Arc::clone(&worker),
+                caps: Arc::clone(&shift.caps),
+                shutdown: shutdown.clone(),
+                door,
+            };
+            accepting.spawn(accept(desk, listener));
+        }
+        shutdown.begun().await;
+        let mut connections = JoinSet::new();
+        while let Some(Ok(mut open)) = accepting.join_next().await {
+            // The sets of all listeners become one.
+            connections.spawn(async move { while open.join_next().await.is_some() {} });
+        }
+        let patience = worker.snapshot().server.drain;
+        let _ = tokio::time::timeout(patience, async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
+        ticker.abort();
+        worker.with_sink(crate::observe::access::AccessSink::tick);
+    });
+}
+
+struct Desk {
+    worker: Arc<Worker>,
+    caps: Arc<Caps>,
+    shutdown: Shutdown,
+    door: Door,
+}
+
+async fn tick(worker: Arc<Worker>) {
+    let mut interval = tokio::time::interval(TICK);
+    let mut ticks = 0_u32;
+    loop {
+        interval.tick().await;
+        worker.with_sink(crate::observe::access::AccessSink::tick);
+        ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(SWEEP_TICKS) {
+            let now = Instant::now();
+            for cluster in &worker.snapshot().clusters {
+                cluster
+                    .endpoints
+                    .iter()
+                    .for_each(|endpoint| endpoint.sweep(worker.index, now));
+            }
+        }
+    }
+}
+
+/// Accepts until stopping begins; gives back the connections that are still open.
+async fn accept(mut desk: Desk, listener: Listener) -> JoinSet<()> {
+    let mut connections = JoinSet::new();
+    let entrance = match Entrance::new(listener) {
+        Ok(entrance) => entrance,
+        Err(error) => {
+            tracing::error!(%error, "listener cannot be used");
+            return connections;
+        }
+    };
+    let mut stopping = desk.shutdown.clone();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.begun() => break,
+            accepted = entrance.accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) => desk.admit(&mut connections, stream, peer),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    desk.shutdown = stopping;
+    connections
+}
+
+/// An error of the one connection that was to be accepted, not of the listener.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+impl Desk {
+    fn admit(&self, connections: &mut JoinSet<()>, stream: Stream, peer: SocketAddr) {
+        let limits = self.worker.snapshot().server.limits;
+        let counted =
+            match self
+                .caps
+                .enter(peer.ip(), limits.connections, limits.connections_per_client)
+            {
+                Ok(counted) => counted,
+                Err(full) => {
+                    tracing::debug!(?full, "connection shed");
+                    self.worker.survivors.metrics.refusal(
+                        Stage::Wire,
+                        Reason::Overloaded,
+                        Mode::Enforce,
+                    );
+                    return;
+                }
+            };
+        let (worker, shutdown, door) = (Arc::clone(&self.worker), self.shutdown.clone(), self.door);
+        match stream {
+            Stream::Tcp(stream) => {
+                let _ = stream.set_nodelay(true);
+                connections.spawn(serve(worker, stream, peer, (shutdown, door, counted)));
+            }
+            Stream::Unix(stream) => {
+                connections.spawn(serve(worker, stream, peer, (shutdown, door, counted)));
+            }
+        }
+    }
+}
+
+async fn serve<S>(
+    worker: Arc<Worker>,
+    stream: S,
+    peer: SocketAddr,
+    (shutdown, door, counted): (Shutdown, Door, Counted),
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    match door {
+        Door::Tls => conn::tls(worker, stream, peer, shutdown).await,
+        Door::Clear => conn::clear(worker, stream, peer, shutdown).await,
+    }
+    drop(counted);
+}
+
+enum Entrance {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Entrance {
+    fn new(listener: Listener) -> io::Result<Self> {
+        match listener {
+            Listener::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Listener::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, peer)| (Stream::Tcp(stream), peer)),
+            // A Unix peer has no address: it is this machine.
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((
+                    Stream::Unix(stream),
+                    SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                ))
+            }
+        }
+    }
+}
