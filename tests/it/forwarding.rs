@@ -433,27 +433,22 @@ fn trusted_proxies_are_believed_and_no_further() {
 }
 
 #[test]
-fn the_trace_of_a_client_goes_on_and_a_broken_one_starts_anew() {
+fn the_trace_of_a_trusted_proxy_goes_on() {
     let origin = Origin::echo();
-    let gate = Gate::before(&origin).open();
+    let gate = Gate::before(&origin)
+        .server("trusted_proxies = [\"127.0.0.0/8\"]")
+        .open();
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let sent = format!("00-{trace}-00f067aa0ba902b7-01");
     gate.get_with("/sound", &[("traceparent", &sent)])
         .expect(200);
-    let told = origin
-        .last_request()
-        .head
-        .get("traceparent")
-        .expect("one")
-        .to_owned();
+    let told = traceparent(&origin);
     assert!(told.starts_with(&format!("00-{trace}-")), "{told}");
     assert_ne!(told, sent, "a span of our own");
     let line = gate.proxy.await_access_of("/sound");
     assert_eq!(line["trace_id"], trace, "{line}");
-    assert!(
-        told.contains(line["span_id"].as_str().expect("a span")),
-        "{told} {line}"
-    );
+    let span = line["span_id"].as_str().expect("a span");
+    assert!(told.contains(span), "{told} {line}");
 
     for broken in [
         "00-0-0-01",
@@ -463,17 +458,31 @@ fn the_trace_of_a_client_goes_on_and_a_broken_one_starts_anew() {
     ] {
         gate.get_with("/broken", &[("traceparent", broken)])
             .expect(200);
-        let told = origin
-            .last_request()
-            .head
-            .get("traceparent")
-            .expect("one")
-            .to_owned();
-        let parts: Vec<_> = told.split('-').collect();
-        assert_eq!(parts.len(), 4, "{told}");
-        assert_eq!((parts[1].len(), parts[2].len()), (32, 16), "{told}");
-        assert_ne!(parts[1], "0".repeat(32));
+        expect_own_trace(&traceparent(&origin), broken);
     }
+}
+
+#[test]
+fn the_trace_of_a_stranger_is_not_taken_over() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).open();
+    let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    gate.get_with("/", &[("traceparent", sent)]).expect(200);
+    expect_own_trace(&traceparent(&origin), "4bf92f3577b34da6a3ce929d0e0e4736");
+}
+
+fn traceparent(origin: &Origin) -> String {
+    let head = origin.last_request().head;
+    head.get("traceparent").expect("a traceparent").to_owned()
+}
+
+#[track_caller]
+fn expect_own_trace(told: &str, not: &str) {
+    let parts: Vec<_> = told.split('-').collect();
+    assert_eq!(parts.len(), 4, "{told}");
+    assert_eq!((parts[1].len(), parts[2].len()), (32, 16), "{told}");
+    assert_ne!(parts[1], "0".repeat(32));
+    assert_ne!(parts[1], not);
 }
 
 #[test]
@@ -520,7 +529,7 @@ fn ten_thousand_routes_cost_no_more_than_ten() {
     let origin = Origin::fixed(answer(200, &[], "ok"));
     let gate_with = |routes: usize| {
         let mut text = String::from(
-            "[[blueprints]]\nname = \"many\"\nhosts = [\"app.example\"]\nupstream = \"legacy\"\nauth = \"public\"\n",
+            "[[blueprints]]\nname = \"many\"\nhosts = [\"app.example\"]\nupstream = \"legacy\"\nauth = \"public\"\nunmatched = \"refuse\"\n",
         );
         for number in 0..routes {
             let _ = write!(
@@ -565,7 +574,7 @@ fn hosts_and_patterns_pick_the_route() {
     let origin = Origin::echo();
     let other = Origin::fixed(answer(200, &[], "other"));
     let gate = Gate::before(&origin);
-    let leaf = gate.ca().server("wild", &["*.example", "app.example"]);
+    let leaf = gate.ca().server("wild", &["*.shop.example", "app.example"]);
     let gate = gate
         .tls(&leaf.section())
         .with(&format!(
@@ -581,7 +590,7 @@ auth = "public"
 
 [[blueprints]]
 name = "wild"
-hosts = ["*.example"]
+hosts = ["*.shop.example"]
 upstream = "other"
 auth = "public"
 
@@ -591,6 +600,7 @@ hosts = ["app.example"]
 prefix = "/users"
 upstream = "other"
 auth = "public"
+unmatched = "refuse"
 [[blueprints.routes]]
 name = "one"
 path = "/{{id}}"
@@ -609,7 +619,7 @@ path = "/{{id}}/files/{{*rest}}"
             .response()
     };
     assert_eq!(ask("app.example", "/x").json()["target"], "/x");
-    assert_eq!(ask("shop.example", "/x").text(), "other");
+    assert_eq!(ask("one.shop.example", "/x").text(), "other");
     assert_eq!(ask("app.example", "/users/7").text(), "other");
     assert_eq!(other.last_request().head.target(), "/users/7");
     assert_eq!(ask("app.example", "/users/7/files/a/b").text(), "other");

@@ -2,7 +2,7 @@
 
 use crate::harness::gate::{ADMIN, PUBLIC, request};
 use crate::harness::origin::answer;
-use crate::harness::{Client, Gate, Issuer, Origin, Response};
+use crate::harness::{Gate, Issuer, Origin, Response};
 
 const STRICT_CSP: &str = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; \
@@ -234,6 +234,7 @@ hosts = ["app.example"]
 prefix = "/methods"
 upstream = "legacy"
 auth = "public"
+unmatched = "refuse"
 [[blueprints.routes]]
 name = "only-get"
 path = "/one"
@@ -448,9 +449,6 @@ name = "deepest"
 path = "/er"
 [blueprints.routes.headers.set]
 X-Level = "route"
-[[blueprints.routes]]
-name = "rest"
-path = "/{*rest}"
 "#,
         )
         .start();
@@ -568,15 +566,4 @@ fn b38_secure_is_not_added_on_plain_http_and_names_may_be_excepted() {
     let cookies = response.headers("set-cookie");
     expect_cookie(cookies[0], "theme=dark", &["samesite=strict"]);
     expect_cookie(cookies[1], "csrftoken=t", &["httponly", "samesite=strict"]);
-}
-
-#[test]
-fn answers_of_the_admin_listener_are_not_for_browsers_to_frame() {
-    let origin = Origin::echo();
-    let gate = Gate::before(&origin).open();
-    let response = Client::plain(gate.proxy.admin())
-        .send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .response();
-    response.expect(200);
-    assert_eq!(response.headers("x-content-type-options"), ["nosniff"]);
 }

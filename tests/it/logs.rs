@@ -56,11 +56,8 @@ fn a_forwarded_request_is_one_line_with_the_names_of_the_contract() {
     for name in ["duration_ms", "upstream.duration_ms"] {
         assert!(line[name].is_number(), "{name}: {line}");
     }
-    assert_eq!(
-        line["upstream.address"],
-        origin.address().to_string(),
-        "{line}"
-    );
+    let upstream = line["upstream.address"].as_str().expect("an address");
+    assert!(upstream.ends_with(&origin.address().to_string()), "{line}");
     let query = line["url.query"].as_str().expect("a query");
     assert!(query.contains("q=1") && query.contains("token="), "{query}");
     let raw = gate.proxy.raw_access_lines().join("\n");

@@ -116,7 +116,7 @@ fn a16_other_connection_options_are_dropped_and_ours_stand() {
             ("X-Hop", "1"),
             ("Keep-Alive", "timeout=5"),
             ("Proxy-Connection", "keep-alive"),
-            ("TE", "trailers"),
+            ("TE", "gzip, deflate"),
             ("Proxy-Authorization", "Basic Og=="),
         ],
     )
@@ -126,7 +126,6 @@ fn a16_other_connection_options_are_dropped_and_ours_stand() {
         "x-hop",
         "keep-alive",
         "proxy-connection",
-        "te",
         "proxy-authorization",
     ] {
         assert!(head.all(name).is_empty(), "{name}: {head:#?}");

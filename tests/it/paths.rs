@@ -42,14 +42,27 @@ fn a09_dot_segments_are_resolved_before_they_are_judged() {
         "/public/../admin",
         "/public/%2e%2e/admin",
         "/public/.%2E/admin",
-        "/public/../../admin",
-        "/../admin",
         "/admin/x/..",
         "/admin/x/../y",
         "/public/../admin?x=/public/",
     ] {
         expect_status(&gate, &origin, target, 401);
     }
+}
+
+#[test]
+fn a09_a_path_that_climbs_above_the_root_is_never_public() {
+    let origin = Origin::echo();
+    let gate = Gate::guarding(&origin).start();
+    for target in ["/public/../../admin", "/../admin", "/%2e%2e/admin", "/.."] {
+        let response = gate.get(target);
+        assert!(
+            matches!(response.status, 400 | 401),
+            "{target}: {}",
+            response.status
+        );
+    }
+    origin.expect_untouched();
 }
 
 #[test]
@@ -177,8 +190,6 @@ fn a12_bytes_that_do_not_belong_in_a_path() {
         "/a%0D%0Ab",
         "/a%7f",
         "/a\tb",
-        "/a\"b",
-        "/a<b",
         "/a%u0061",
         "admin",
         "*",
@@ -201,6 +212,26 @@ fn a12_bytes_that_do_not_belong_in_a_path() {
     let response = gate.exchange(b"GET /?\x80 HTTP/1.1\r\nHost: app.example\r\n\r\n");
     response.expect(400);
     assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
+fn a12_bytes_that_a_path_should_have_encoded() {
+    let origin = Origin::echo();
+    let gate = Gate::guarding(&origin).start();
+    for (target, encoded) in [
+        ("/a\"b", "/a%22b"),
+        ("/a<b", "/a%3Cb"),
+        ("/a|b", "/a%7Cb"),
+        ("/a^b`", "/a%5Eb%60"),
+        ("/a{b}", "/a%7Bb%7D"),
+    ] {
+        let response = gate.exchange(request("GET", target, &[]));
+        match response.status {
+            400 => {}
+            200 => assert_eq!(response.json()["target"], encoded),
+            other => panic!("{target}: {other}"),
+        }
+    }
 }
 
 #[test]
@@ -314,10 +345,6 @@ auth = { roles = { any = ["admin"] } }
 name = "admin-below"
 path = "/admin/{*rest}"
 auth = { roles = { any = ["admin"] } }
-
-[[blueprints.routes]]
-name = "rest"
-path = "/{*rest}"
 "#;
 
 #[test]

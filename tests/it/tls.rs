@@ -5,14 +5,14 @@ use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::{Ca, Client, Gate, Origin, TlsOptions};
 
-/// Certificates for `app.example`, `*.example` and `admin.example`, in that order.
+/// Certificates for `app.example`, `*.shop.example` and `own.shop.example`, in that order.
 fn with_three_certificates(origin: &Origin, keys: &str) -> Gate {
     let gate = Gate::before(origin);
     let mut lines = keys.to_owned();
     for (file, name) in [
         ("app", "app.example"),
-        ("wild", "*.example"),
-        ("own", "admin.example"),
+        ("wild", "*.shop.example"),
+        ("own", "own.shop.example"),
     ] {
         let leaf = gate.ca().server(file, &[name]);
         lines += "\n";
@@ -36,13 +36,13 @@ fn certificates_are_picked_by_name() {
     let gate = with_three_certificates(&origin, "").with(ANY_HOST).start();
     let (app, wild, own) = (
         shown(&gate, "app.example"),
-        shown(&gate, "other.example"),
-        shown(&gate, "admin.example"),
+        shown(&gate, "other.shop.example"),
+        shown(&gate, "own.shop.example"),
     );
     assert_ne!(app, wild);
     assert_ne!(own, wild);
-    assert_eq!(shown(&gate, "third.example"), wild);
-    for sni in ["app.example", "other.example", "admin.example"] {
+    assert_eq!(shown(&gate, "third.shop.example"), wild);
+    for sni in ["app.example", "other.shop.example", "own.shop.example"] {
         let bytes = format!("GET / HTTP/1.1\r\nHost: {sni}\r\n\r\n");
         gate.https_to(sni).send(bytes).response().expect(200);
     }
@@ -52,18 +52,18 @@ fn certificates_are_picked_by_name() {
 fn a_wildcard_covers_one_label() {
     let origin = Origin::echo();
     let gate = with_three_certificates(&origin, "").with(ANY_HOST).start();
-    let mut client = gate.https_to("other.example");
+    let mut client = gate.https_to("other.shop.example");
     for (host, status) in [
-        ("third.example", 200),
-        ("a.b.example", 421),
-        ("example", 421),
+        ("third.shop.example", 200),
+        ("a.b.shop.example", 421),
+        ("shop.example", 421),
     ] {
         let response = client
             .send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
             .response();
         assert_eq!(response.status, status, "{host}");
         if status != 200 {
-            client = gate.https_to("other.example");
+            client = gate.https_to("other.shop.example");
         }
     }
 }
@@ -74,7 +74,7 @@ fn a29_a_request_for_a_host_that_the_certificate_does_not_cover() {
     let gate = with_three_certificates(&origin, "").with(ANY_HOST).start();
     let response = gate
         .https_to("app.example")
-        .send("GET / HTTP/1.1\r\nHost: admin.example\r\n\r\n")
+        .send("GET / HTTP/1.1\r\nHost: own.shop.example\r\n\r\n")
         .response();
     assert_eq!(
         response.expect(421).problem()["type"],
@@ -83,8 +83,8 @@ fn a29_a_request_for_a_host_that_the_certificate_does_not_cover() {
     assert_eq!(response.headers("x-content-type-options"), ["nosniff"]);
     origin.expect_untouched();
     // Browsers share a connection between names that one certificate covers: plain equality would break them.
-    gate.https_to("other.example")
-        .send("GET / HTTP/1.1\r\nHost: third.example\r\n\r\n")
+    gate.https_to("other.shop.example")
+        .send("GET / HTTP/1.1\r\nHost: third.shop.example\r\n\r\n")
         .response()
         .expect(200);
 }
@@ -166,7 +166,7 @@ fn a29_a_ticket_for_one_name_is_not_one_for_another() {
         .send("GET / HTTP/1.1\r\nHost: app.example\r\n\r\n")
         .response()
         .expect(200);
-    let mut other = Client::tls(gate.proxy.https(), &options.asking_for("admin.example"));
+    let mut other = Client::tls(gate.proxy.https(), &options.asking_for("own.shop.example"));
     let response = other
         .send("GET / HTTP/1.1\r\nHost: app.example\r\n\r\n")
         .response();
