@@ -12,7 +12,16 @@ import time
 
 import httpx
 from hpack import Encoder
-from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -92,11 +101,15 @@ def load(do: dict) -> dict:
     counts, failures = {"requests": 0}, []
 
     def worker(number: int):
-        with client(do, http2=number % 2 == 0) as http:
+        with client(do, http2=number % 2 == 0 and do.get("http2", True)) as http:
             while not stop.is_set():
                 try:
                     response = http.get(do["path"], extensions={"sni_hostname": "app.example"})
                     failure = None if response.status_code == 200 else str(response.status_code)
+                except httpx.ConnectError as error:
+                    failure = None if do.get("may_refuse_connections") else repr(error)
+                    if failure is None:
+                        return
                 except httpx.HTTPError as error:
                     failure = repr(error)
                 with lock:
@@ -119,14 +132,14 @@ def load(do: dict) -> dict:
 class Raw:
     """An HTTP/2 connection on which any frame can be written."""
 
-    def __init__(self, do: dict):
+    def __init__(self, do: dict, settings: dict | None = None):
         host, port = do["address"].rsplit(":", 1)
         context = trust(do["ca"])
         context.set_alpn_protocols(["h2"])
         plain = socket.create_connection((host, int(port)), timeout=15)
         self.socket = context.wrap_socket(plain, server_hostname=do.get("sni", "app.example"))
         self.encoder = Encoder()
-        self.send(PREFACE, SettingsFrame(0).serialize())
+        self.send(PREFACE, SettingsFrame(0, settings=settings or {}).serialize())
 
     def send(self, *parts: bytes):
         self.socket.sendall(b"".join(parts))
@@ -219,28 +232,99 @@ def continuation_flood(do: dict) -> dict:
     return {"sent": sent, **connection.outcome({1})}
 
 
+GET = [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "app.example")]
+
+
 def rapid_reset(do: dict) -> dict:
-    """HEADERS at once followed by RST_STREAM, over and over."""
+    """HEADERS at once followed by RST_STREAM, over and over; or by a WINDOW_UPDATE of 0, which makes the peer reset."""
     connection = Raw(do)
-    fields = [(":method", "GET"), (":scheme", "https"), (":path", do["path"]), (":authority", "app.example")]
     sent = 0
     try:
         for number in range(do["count"]):
             stream_id = 2 * number + 1
-            reset = RstStreamFrame(stream_id)
-            reset.error_code = 8
-            connection.send(connection.headers(stream_id, fields, end_stream=True), reset.serialize())
+            if do["made_by"] == "us":
+                reset = RstStreamFrame(stream_id)
+                reset.error_code = 8
+                ending = reset.serialize()
+            else:
+                # Length 4, type 8, no flags, increment 0: hyperframe refuses to build it.
+                ending = b"\x00\x00\x04\x08\x00" + stream_id.to_bytes(4, "big") + b"\x00\x00\x00\x00"
+            connection.send(connection.headers(stream_id, GET, end_stream=True), ending)
             sent += 1
     except (ConnectionError, ssl.SSLError, TimeoutError):
         pass
     return {"sent": sent, **connection.outcome({2 * do["count"] + 1})}
 
 
+def crumbs(do: dict) -> dict:
+    """Many streams, each with thousands of one-byte references to one cookie field."""
+    connection = Raw(do)
+    streams = [2 * number + 1 for number in range(do["streams"])]
+    try:
+        for stream_id in streams:
+            first = HeadersFrame(stream_id)
+            first.data = connection.encoder.encode([*GET, ("cookie", "a=1")], huffman=False)
+            first.flags.add("END_STREAM")
+            # An indexed field is one byte: the newest entry of the dynamic table is 62.
+            rest = ContinuationFrame(stream_id)
+            rest.data = b"\xbe" * do["fields"]
+            rest.flags.add("END_HEADERS")
+            connection.send(first.serialize(), rest.serialize())
+    except (ConnectionError, ssl.SSLError, TimeoutError):
+        pass
+    return connection.outcome(set(streams))
+
+
+def closed_window(do: dict) -> dict:
+    """Asks for an answer and never opens the window for its body; says how long the peer bore it."""
+    connection = Raw(do, {SettingsFrame.INITIAL_WINDOW_SIZE: 0})
+    started = time.monotonic()
+    connection.send(connection.headers(1, GET, end_stream=True))
+    result = {"ended": None}
+    try:
+        while True:
+            frame = connection.frame()
+            if isinstance(frame, (RstStreamFrame, GoAwayFrame)):
+                result["ended"] = type(frame).__name__
+                break
+    except (EOFError, ConnectionError, ssl.SSLError):
+        result["ended"] = "closed"
+    except TimeoutError:
+        pass
+    return {**result, "seconds": time.monotonic() - started}
+
+
+def patient(do: dict) -> dict:
+    """One slow request, waited for through a graceful GOAWAY, and whether the peer closes after it."""
+    connection = Raw(do)
+    connection.send(connection.headers(1, GET, end_stream=True))
+    print(json.dumps({"sent": True}), flush=True)
+    result = {"body": "", "ended": False, "goaway": None, "closed": False}
+    try:
+        while True:
+            frame = connection.frame()
+            if isinstance(frame, (SettingsFrame, PingFrame)) and "ACK" not in frame.flags:
+                ack = SettingsFrame(0) if isinstance(frame, SettingsFrame) else PingFrame(0, frame.opaque_data)
+                ack.flags.add("ACK")
+                connection.send(ack.serialize())
+            elif isinstance(frame, GoAwayFrame):
+                result["goaway"] = frame.error_code
+            elif isinstance(frame, DataFrame):
+                result["body"] += frame.data.decode()
+            elif isinstance(frame, RstStreamFrame):
+                result["reset"] = frame.error_code
+            if "END_STREAM" in frame.flags:
+                result["ended"] = True
+    except (EOFError, ConnectionError, ssl.SSLError):
+        result["closed"] = True
+    return result
+
+
 def main():
     do = json.loads(sys.argv[1])
     actions = {
         function.__name__: function
-        for function in (fetch, concurrent, stream, load, raw, continuation_flood, rapid_reset)
+        for function in (fetch, concurrent, stream, load, raw, continuation_flood, rapid_reset, crumbs, closed_window, patient)
     }
     print(json.dumps(actions[do.pop("do")](do)), flush=True)
 

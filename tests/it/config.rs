@@ -363,6 +363,13 @@ fn secrets_are_not_written_in_the_file() {
 }
 
 #[test]
+fn the_admin_listener_is_for_this_machine_unless_it_has_a_token() {
+    check(&and("\n[admin]\nlisten = \"0.0.0.0:9900\"\n")).expect_refused(&["admin", "token", "^"]);
+    check(&and("\n[admin]\nlisten = \"127.0.0.1:9900\"\n")).expect_accepted();
+    check(&and("\n[admin]\nlisten = \"unix:/run/gate.sock\"\n")).expect_accepted();
+}
+
+#[test]
 fn relaxations_are_listed() {
     let checked = check(&and(
         "\n[defaults.headers]\nmode = \"monitor\"\npreset = \"none\"\n",

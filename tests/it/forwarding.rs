@@ -350,18 +350,146 @@ fn a19_continuation_flood_is_cut() {
 }
 
 #[test]
-fn a18_rapid_reset_flood_is_cut() {
+fn a18_reset_floods_are_cut_whoever_resets() {
     let origin = Origin::echo();
     let gate = Gate::before(&origin).open();
+    for made_by in ["us", "the peer"] {
+        let account = h2_do(
+            &gate,
+            json!({"do": "rapid_reset", "made_by": made_by, "count": 5000}),
+        );
+        assert!(
+            account["goaway"].is_number() || account["closed"] == true,
+            "resets made by {made_by}: {account}"
+        );
+        gate.get("/after").expect(200);
+    }
+    assert!(gate.proxy.resident_kib() < 200 * 1024);
+}
+
+#[test]
+fn a20_crumbs_by_the_thousand_are_refused() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).open();
+    gate.get("/").expect(200);
+    let before = gate.proxy.resident_kib();
     let account = h2_do(
         &gate,
-        json!({"do": "rapid_reset", "path": "/", "count": 5000}),
+        json!({"do": "crumbs", "streams": 50, "fields": 4000}),
     );
+    let streams = account["streams"].as_object().expect("streams");
+    for (stream, outcome) in streams {
+        assert!(
+            outcome["reset"].is_number() || outcome["status"] == "431",
+            "stream {stream}: {outcome}"
+        );
+    }
     assert!(
-        account["goaway"] == 11 || account["closed"] == true,
-        "ENHANCE_YOUR_CALM or closed: {account}"
+        !streams.is_empty() || account["goaway"].is_number() || account["closed"] == true,
+        "{account}"
     );
-    gate.get("/after").expect(200);
+    let grown = gate.proxy.resident_kib().saturating_sub(before);
+    assert!(grown < 20 * 1024, "grew by {grown} KiB");
+    assert_eq!(origin.requests().len(), 1);
+}
+
+/// Answers for ever, as fast as it is read.
+fn endless() -> Origin {
+    Origin::script(|conn: &mut Conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
+        loop {
+            conn.send(&chunk)?;
+        }
+    })
+}
+
+#[test]
+fn a20_an_http2_window_that_never_opens_is_given_up() {
+    let origin = endless();
+    let gate = Gate::before(&origin)
+        .with("[server.limits]\nbody_idle = \"1s\"\n")
+        .open();
+    let account = h2_do(&gate, json!({"do": "closed_window"}));
+    assert!(account["ended"].is_string(), "{account}");
+    assert!(
+        account["seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds < 10.0),
+        "{account}"
+    );
+    origin.await_closed(1);
+}
+
+#[test]
+fn a21_a_reader_that_never_reads_is_given_up() {
+    let origin = endless();
+    let gate = Gate::before(&origin)
+        .with("[server.limits]\nbody_idle = \"1s\"\n")
+        .open();
+    let mut client = gate.https();
+    client.send(request("GET", "/stalled", &[]));
+    origin.await_closed(1);
+    let line = gate.proxy.await_access_of("/stalled");
+    assert_ne!(line["decision"], "forwarded", "{line}");
+}
+
+#[test]
+fn idle_connections_are_closed() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .with("[server.limits]\nkeep_alive = \"300ms\"\n")
+        .open();
+    let mut client = gate.https();
+    client.send(request("GET", "/", &[])).response().expect(200);
+    client.expect_close();
+}
+
+#[test]
+fn servers_take_turns_or_keep_their_clients() {
+    let servers: Vec<_> = (0..3)
+        .map(|number| Origin::fixed(answer(200, &[], number.to_string())))
+        .collect();
+    let list: Vec<_> = servers
+        .iter()
+        .map(|server| format!("{:?}", server.url()))
+        .collect();
+    let ask = |balance: &str| {
+        let gate = Gate::before(&servers[0])
+            .server("trusted_proxies = [\"127.0.0.0/8\"]")
+            .with(&format!(
+                "[upstreams.many]\nservers = [{}]\nbalance = \"{balance}\"\n\
+                 [[blueprints]]\nname = \"app\"\nhosts = [\"app.example\"]\nupstream = \"many\"\nauth = \"public\"\n",
+                list.join(", ")
+            ))
+            .start();
+        (0..24)
+            .map(|number| {
+                let client = format!("203.0.113.{}", number % 8);
+                gate.get_with("/", &[("X-Forwarded-For", &client)]).text()
+            })
+            .collect::<Vec<_>>()
+    };
+    for balance in ["p2c", "round_robin"] {
+        let answers = ask(balance);
+        for number in 0..3 {
+            let share = answers
+                .iter()
+                .filter(|answer| **answer == number.to_string())
+                .count();
+            assert!((3..=14).contains(&share), "{balance}: {answers:?}");
+        }
+    }
+    let answers = ask("hash:client");
+    for client in 0..8 {
+        assert_eq!(answers[client], answers[client + 8], "{answers:?}");
+        assert_eq!(answers[client], answers[client + 16], "{answers:?}");
+    }
+    assert!(
+        answers.iter().any(|answer| *answer != answers[0]),
+        "{answers:?}"
+    );
 }
 
 #[test]

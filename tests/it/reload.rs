@@ -93,13 +93,28 @@ struct Load {
 
 impl Load {
     fn start(gate: &Running) -> Self {
-        let instruction = json!({
+        Self::with(gate, &json!({}))
+    }
+
+    /// Load until the gate refuses connections, which is then not a failure.
+    fn until_refused(gate: &Running) -> Self {
+        Self::with(
+            gate,
+            &json!({"may_refuse_connections": true, "http2": false}),
+        )
+    }
+
+    fn with(gate: &Running, further: &Value) -> Self {
+        let mut instruction = json!({
             "do": "load",
             "address": gate.proxy.https().to_string(),
             "ca": gate.directory.path().join("ca.pem"),
             "path": "/load",
             "workers": 4,
         });
+        for (name, value) in further.as_object().into_iter().flatten() {
+            instruction[name] = value.clone();
+        }
         let mut command = python("h2client.py");
         command.arg(instruction.to_string()).stdin(Stdio::piped());
         let mut process = Process::spawn("the load", &mut command);
@@ -164,6 +179,52 @@ fn sigterm_lets_requests_end_and_takes_no_more() {
     idle.expect_close();
     let status = gate.proxy.await_exit();
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn sigterm_under_load_loses_no_request() {
+    let origin = Origin::serve(|_| {
+        eventually_pause(Duration::from_millis(5));
+        answer(200, &[], "ok")
+    });
+    let mut gate = Gate::before(&origin).open();
+    let load = Load::until_refused(&gate);
+    eventually_pause(Duration::from_millis(300));
+    gate.proxy.signal("TERM");
+    assert_eq!(gate.proxy.await_exit().code(), Some(0));
+    let account = load.stop();
+    assert_eq!(account["failed"], 0, "{account}");
+}
+
+#[test]
+fn sigterm_lets_http2_streams_end() {
+    let origin = Origin::serve(|_| {
+        eventually_pause(Duration::from_millis(800));
+        answer(200, &[], "whole")
+    });
+    let mut gate = Gate::before(&origin).open();
+    let instruction = json!({
+        "do": "patient",
+        "address": gate.proxy.https().to_string(),
+        "ca": gate.directory.path().join("ca.pem"),
+    });
+    let mut client = Process::spawn(
+        "the client",
+        python("h2client.py").arg(instruction.to_string()),
+    );
+    client.await_stdout("its request", |line| line.contains("sent").then_some(()));
+    eventually("it is under way", || {
+        (!origin.requests().is_empty()).then_some(())
+    });
+    gate.proxy.signal("TERM");
+    let account = client.await_stdout("its account", |line| {
+        let account: Value = serde_json::from_str(line).ok()?;
+        account["body"].is_string().then_some(account)
+    });
+    assert_eq!(account["body"], "whole", "{account}");
+    assert_eq!(account["ended"], true, "{account}");
+    assert_eq!(account["goaway"], 0, "{account}");
+    assert_eq!(gate.proxy.await_exit().code(), Some(0));
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
+use serde_json::json;
+
 use crate::harness::gate::{PUBLIC, Running, request};
+use crate::harness::python::h2;
 use crate::harness::{Ca, Client, Gate, Origin, TlsOptions};
 
 /// Certificates for `app.example`, `*.shop.example` and `own.shop.example`, in that order.
@@ -87,6 +90,22 @@ fn a29_a_request_for_a_host_that_the_certificate_does_not_cover() {
         .send("GET / HTTP/1.1\r\nHost: third.shop.example\r\n\r\n")
         .response()
         .expect(200);
+}
+
+#[test]
+fn a29_http2_requests_for_another_host_too() {
+    let origin = Origin::echo();
+    let gate = with_three_certificates(&origin, "").with(ANY_HOST).start();
+    let account = h2(&json!({
+        "do": "fetch",
+        "address": gate.proxy.https().to_string(),
+        "ca": gate.directory.path().join("ca.pem"),
+        "sni": "app.example",
+        "host": "own.shop.example",
+        "requests": [{"path": "/"}],
+    }));
+    assert_eq!(account["answers"][0]["status"], 421, "{account}");
+    origin.expect_untouched();
 }
 
 #[test]
