@@ -26,7 +26,7 @@ pub struct RunArgs {
 /// Runs the gate until it is told to stop.
 pub fn run(args: &RunArgs) -> ExitCode {
     let source = match &args.upstream {
-        None => Source::File(args.file.config.clone(), args.file.set.clone()),
+        None => Source::File(args.file.path(), args.file.set.clone()),
         Some(upstream) => {
             eprintln!(
                 "portcullis init --upstream {upstream} > portcullis.toml writes this as a file"

@@ -117,6 +117,24 @@ impl<'a> Reader<'a> {
         self.value(key).map(|value| value.at)
     }
 
+    /// Where the nearest value of the key stands, as `gate.toml:12`; `default` where nothing is said.
+    pub fn whence(&self, key: &str) -> Box<str> {
+        self.named_place(self.at(key))
+    }
+
+    /// Where the nearest table of the section stands, as `gate.toml:12`; `default` where there is none.
+    pub fn stated_at(&self) -> Box<str> {
+        self.named_place(self.layers.first().map(|layer| layer.table.at))
+    }
+
+    fn named_place(&self, at: Option<At>) -> Box<str> {
+        at.map_or_else(
+            || "default".to_owned(),
+            |at| self.sources.line_of(at).to_string(),
+        )
+        .into()
+    }
+
     /// The full path of the key in the layer that has it.
     pub fn key_path(&self, key: &str) -> String {
         self.nearest(key).map_or_else(

@@ -109,6 +109,18 @@ impl Issuer {
         }))
     }
 
+    /// The same issuer with what is on disk alone: its URL is checked, and never asked.
+    ///
+    /// # Errors
+    /// See [`IssuerError`].
+    pub fn offline(config: IssuerConfig) -> Result<Arc<Self>, IssuerError> {
+        let mut issuer = Self::new(config)?;
+        if let Some(issuer) = Arc::get_mut(&mut issuer) {
+            issuer.location = None;
+        }
+        Ok(issuer)
+    }
+
     /// The rules.
     pub fn rules(&self) -> &IssuerRules {
         &self.config.rules
@@ -314,12 +326,29 @@ fn read_file(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, IssuerErro
 #[derive(Debug, Default)]
 pub struct Issuers {
     held: Mutex<Vec<Arc<Issuer>>>,
+    reach: Reach,
+}
+
+/// Whether key sets may be fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reach {
+    #[default]
+    Network,
+    Disk,
 }
 
 impl Issuers {
     /// No issuer yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No issuer yet, and none that fetches: for verbs that work without a network.
+    pub fn offline() -> Self {
+        Self {
+            reach: Reach::Disk,
+            ..Self::default()
+        }
     }
 
     /// The issuer for this part of the file: the one in use where nothing about it changed, else a fresh one. Nothing is
@@ -332,7 +361,11 @@ impl Issuers {
             .list()
             .into_iter()
             .find(|issuer| issuer.config == config);
-        same.map_or_else(|| Issuer::new(config), Ok)
+        match (same, self.reach) {
+            (Some(issuer), _) => Ok(issuer),
+            (None, Reach::Network) => Issuer::new(config),
+            (None, Reach::Disk) => Issuer::offline(config),
+        }
     }
 
     /// Puts exactly these issuers to use and gives back those that are new, for which [`Issuer::keep_fresh`] is to be

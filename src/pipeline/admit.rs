@@ -31,7 +31,18 @@ impl Admitted {
 /// # Errors
 /// The halt of the first stage that does not let it pass.
 pub async fn admit(snapshot: &Snapshot, recording: &mut Recording) -> Result<Admitted, Halt> {
-    let exchange = &mut *recording.exchange;
+    judge(snapshot, &mut recording.exchange, &mut recording.route).await
+}
+
+/// The same without a record, for `explain`; `met` is the route, once found, whatever its policies say.
+///
+/// # Errors
+/// The halt of the first stage that does not let it pass.
+pub async fn judge(
+    snapshot: &Snapshot,
+    exchange: &mut Exchange,
+    met: &mut Option<Arc<Route>>,
+) -> Result<Admitted, Halt> {
     if let Some(reply) = redirect(snapshot, exchange) {
         policy::admit_unrouted(&snapshot.unrouted, exchange)?;
         return Err(reply);
@@ -51,7 +62,7 @@ pub async fn admit(snapshot: &Snapshot, recording: &mut Recording) -> Result<Adm
             route.facts.route, route.facts.blueprint, route.place
         )
     });
-    recording.route = Some(Arc::clone(&route));
+    *met = Some(Arc::clone(&route));
     policy::admit(&route.policies, exchange).await?;
     Ok(Admitted { route })
 }

@@ -30,7 +30,7 @@ use crate::{
         body::{BodyBounds, ClientBody},
         forwarded::Introduction,
         halt::{Refusal, Stage},
-        hop,
+        hop::{self, Upgrade},
     },
 };
 
@@ -55,7 +55,7 @@ pub async fn forward(
     };
     let (body, progress) = ClientBody::new(incoming, bounds(&route, snapshot.server.limits.body));
     recording.progress.clone_from(&progress);
-    let request = outgoing(&route, &arrival, &mut recording.exchange, body);
+    let request = outgoing(&route, arrival.upgrade, &mut recording.exchange, body);
     let (_, seed) = recording.worker().ids();
     let outbound = Outbound {
         cluster: &route.cluster,
@@ -106,15 +106,15 @@ fn bounds(route: &Route, listener: BodyBounds) -> BodyBounds {
 }
 
 /// The request as the backend gets it: what was judged, and what we vouch for.
-fn outgoing(
+pub fn outgoing<B>(
     route: &Route,
-    arrival: &Arrival,
+    upgrade: Option<Upgrade>,
     exchange: &mut Exchange,
-    body: ClientBody,
-) -> Request<ClientBody> {
+    body: B,
+) -> Request<B> {
     let mut headers = exchange.take_headers();
     vouch(route, exchange, &mut headers);
-    if arrival.upgrade.is_some() {
+    if upgrade.is_some() {
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, WEBSOCKET);
     }

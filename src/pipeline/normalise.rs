@@ -11,6 +11,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::worker::Worker;
 use crate::{
+    crypto::rng::HexId,
     exchange::{Exchange, Head, Origin, Scheme, connection::Connection, trace::TraceContext},
     snapshot::server::ServerRules,
     wire::{
@@ -66,7 +67,7 @@ pub fn normalise(
         .head
         .take()
         .unwrap_or_else(|| http::Request::new(()).into_parts().0);
-    shape(head, connection, rules, worker)
+    shape(head, connection, rules, worker.ids())
 }
 
 /// The same for a head alone, without a connection behind it: for `explain`.
@@ -74,9 +75,9 @@ pub fn shape(
     head: request::Parts,
     connection: &Arc<Connection>,
     rules: &ServerRules,
-    worker: &Worker,
+    ids: (HexId, u64),
 ) -> (Exchange, Result<(), Refusal>) {
-    let origin = origin(&head.headers, connection, rules, worker);
+    let origin = origin(&head.headers, connection, rules, ids);
     let scheme = match (&connection.tls, origin.client.https) {
         (_, Some(true)) | (Some(_), None) => Scheme::Https,
         (_, Some(false)) | (None, None) => Scheme::Http,
@@ -179,12 +180,11 @@ fn origin(
     headers: &HeaderMap,
     connection: &Connection,
     rules: &ServerRules,
-    worker: &Worker,
+    (id, span): (HexId, u64),
 ) -> Origin {
     let peer = connection.peer.ip();
     let trusted =
         !rules.trusted_proxies.is_empty() && forwarded::is_trusted(peer, &rules.trusted_proxies);
-    let (id, span) = worker.ids();
     let theirs = |name: &HeaderName| if trusted { headers.get(name) } else { None };
     let request_id = theirs(&X_REQUEST_ID)
         .filter(|value| is_request_id(value))

@@ -10,6 +10,7 @@ use super::{
     record::{Cause, Recording},
 };
 use crate::{
+    exchange::Exchange,
     observe::access::Decision,
     policy,
     snapshot::Snapshot,
@@ -28,41 +29,49 @@ pub fn halt(
         .body
         .as_ref()
         .is_some_and(|body| !body.is_end_stream());
-    let response = match halt {
-        Halt::Refuse(refusal) => {
-            let cause = Cause {
-                stage: refusal.stage,
-                reason: Some(refusal.reason),
-                detail: refusal.detail,
-            };
-            let response = problem::render(&refusal, &recording.exchange);
-            let decision = if refusal.reason == Reason::KeysUnavailable {
-                Decision::Failed
-            } else {
-                Decision::Refused
-            };
-            recording.decide(decision, response.status(), Some(cause));
-            response
+    let (decision, cause) = match &halt {
+        Halt::Refuse(refusal) if refusal.reason == Reason::KeysUnavailable => {
+            (Decision::Failed, cause_of(refusal))
         }
+        Halt::Refuse(refusal) => (Decision::Refused, cause_of(refusal)),
         Halt::Reply(reply) => {
             let cause = Cause {
                 stage: reply.stage,
                 reason: None,
                 detail: None,
             };
-            recording.decide(Decision::Answered, reply.status, Some(cause));
-            let mut response = Response::new(Bytes::new());
-            *response.status_mut() = reply.status;
-            *response.headers_mut() = reply.headers;
-            response
+            (Decision::Answered, cause)
         }
     };
+    let response = plain(halt, &recording.exchange);
+    recording.decide(decision, response.status(), Some(cause));
     finish(
         snapshot,
         response,
         Unread::of(unread, arrival.version),
         recording,
     )
+}
+
+fn cause_of(refusal: &Refusal) -> Cause {
+    Cause {
+        stage: refusal.stage,
+        reason: Some(refusal.reason),
+        detail: refusal.detail,
+    }
+}
+
+/// The answer to a halted request before its response halves; also for `explain`.
+pub fn plain(halt: Halt, exchange: &Exchange) -> Response<Bytes> {
+    match halt {
+        Halt::Refuse(refusal) => problem::render(&refusal, exchange),
+        Halt::Reply(reply) => {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = reply.status;
+            *response.headers_mut() = reply.headers;
+            response
+        }
+    }
 }
 
 /// Answers a request that failed on its way to the backend.
@@ -72,11 +81,7 @@ pub fn failure(
     unread: Unread,
     mut recording: Recording,
 ) -> Response<AnswerBody> {
-    let cause = Cause {
-        stage: refusal.stage,
-        reason: Some(refusal.reason),
-        detail: refusal.detail,
-    };
+    let cause = cause_of(refusal);
     let response = problem::render(refusal, &recording.exchange);
     let decision = if response.status().is_server_error() {
         Decision::Failed

@@ -72,8 +72,8 @@ pub type IssuerBook = BTreeMap<String, Option<Arc<Issuer>>>;
 /// The compiled policy.
 #[derive(Debug)]
 pub enum Authn {
-    /// Anybody.
-    Public,
+    /// Anybody; with the place that says so, for `explain`.
+    Public(Box<str>),
     /// Callers with a bearer token.
     Bearer(Bearer),
 }
@@ -85,13 +85,39 @@ pub struct Bearer {
     /// Pass `Authorization` on.
     pub forward_token: bool,
     mode: Mode,
+    /// Where the section stands, for `explain`.
+    place: Box<str>,
 }
 
 impl Authn {
+    /// Who may ask, for `check -v`.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let who = match self {
+            Self::Public(place) => format!("public ({place})"),
+            Self::Bearer(bearer) => {
+                let forwarded = if bearer.forward_token {
+                    ", the token is passed on"
+                } else {
+                    ""
+                };
+                format!("{} ({}){forwarded}", bearer.explain(), bearer.mode.as_str())
+            }
+        };
+        vec![("require".to_owned(), who)]
+    }
+
+    /// The issuers whose tokens count here.
+    pub fn issuers(&self) -> &[Arc<Issuer>] {
+        match self {
+            Self::Public(_) => &[],
+            Self::Bearer(bearer) => &bearer.issuers,
+        }
+    }
+
     /// Whether the backend may see the client's `Authorization`.
     pub fn forwards_authorization(&self) -> bool {
         match self {
-            Self::Public => true,
+            Self::Public(_) => true,
             Self::Bearer(bearer) => bearer.forward_token,
         }
     }
@@ -105,10 +131,10 @@ pub fn compile(levels: &Reader<'_>, issuers: &IssuerBook) -> Authn {
             "this route has no word on auth",
             Some("say who may ask: `auth = \"public\"`, or an `auth` table with `require` and `issuers`".into()),
         );
-        return Authn::Public;
+        return Authn::Public("default".into());
     }
     if levels.nearest_scalar("auth").is_some() {
-        return Authn::Public;
+        return Authn::Public(levels.whence("auth"));
     }
     let reader = levels.section("auth");
     let mode: Mode = reader.get("mode").unwrap_or_default();
@@ -127,7 +153,7 @@ pub fn compile(levels: &Reader<'_>, issuers: &IssuerBook) -> Authn {
         );
     }
     if mode == Mode::Off {
-        return Authn::Public;
+        return Authn::Public(reader.whence("mode"));
     }
     let forward_token = reader.get("forward_token").unwrap_or(false);
     if forward_token {
@@ -140,6 +166,7 @@ pub fn compile(levels: &Reader<'_>, issuers: &IssuerBook) -> Authn {
         issuers: named_issuers(&reader, issuers),
         forward_token,
         mode,
+        place: reader.stated_at(),
     })
 }
 
@@ -183,12 +210,27 @@ fn known(issuers: &IssuerBook) -> Option<String> {
 /// # Errors
 /// 400 `invalid-request`, 401 `credentials-missing` or `token-invalid`, 503 `keys-unavailable`.
 pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> {
-    let Authn::Bearer(bearer) = policy else {
-        exchange.note(Stage::Authn, || "public".to_owned());
-        return Ok(());
+    let bearer = match policy {
+        Authn::Bearer(bearer) => bearer,
+        Authn::Public(place) => {
+            exchange.note(Stage::Authn, || format!("public ({place})"));
+            return Ok(());
+        }
     };
+    exchange.note(Stage::Authn, || bearer.explain());
     let verdict = identify(bearer, exchange).await;
     bearer.mode.apply(verdict, exchange)
+}
+
+impl Bearer {
+    fn explain(&self) -> String {
+        let names: Vec<String> = self
+            .issuers
+            .iter()
+            .map(|issuer| format!("`{}`", issuer.rules().name))
+            .collect();
+        format!("bearer token of {} ({})", names.join(" or "), self.place)
+    }
 }
 
 async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> {

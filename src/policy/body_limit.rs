@@ -30,14 +30,25 @@ pub static SECTION: Section = Section {
 };
 
 /// The compiled bound.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BodyLimit {
     /// Largest body in bytes.
     pub bytes: u64,
     mode: Mode,
+    /// Where the bound stands, for `explain`.
+    place: Box<str>,
 }
 
 impl BodyLimit {
+    /// The bound, for `check -v`.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let bound = match self.mode {
+            Mode::Off => "off".to_owned(),
+            mode => format!("{} ({})", self.bytes, mode.as_str()),
+        };
+        vec![("bytes".to_owned(), bound)]
+    }
+
     /// The bound to hold while the body streams; none unless the policy enforces.
     pub fn streaming_bytes(&self) -> u64 {
         match self.mode {
@@ -62,7 +73,11 @@ pub fn compile(reader: &Reader<'_>, listener: u64) -> BodyLimit {
     let bytes = reader
         .get::<Bytes>("bytes")
         .map_or(listener, |bytes| bytes.0);
-    BodyLimit { bytes, mode }
+    BodyLimit {
+        bytes,
+        mode,
+        place: reader.whence("bytes"),
+    }
 }
 
 /// Refuses a declared length over the bound, before anything is read.
@@ -71,6 +86,7 @@ pub fn compile(reader: &Reader<'_>, listener: u64) -> BodyLimit {
 /// 413 `body-too-large`.
 pub fn admit(policy: &BodyLimit, exchange: &mut Exchange) -> Result<(), Halt> {
     if policy.mode == Mode::Off {
+        exchange.note(Stage::BodyLimit, || "off".to_owned());
         return Ok(());
     }
     let declared = exchange
@@ -84,7 +100,12 @@ pub fn admit(policy: &BodyLimit, exchange: &mut Exchange) -> Result<(), Halt> {
         _ => Ok(()),
     };
     exchange.note(Stage::BodyLimit, || {
-        format!("at most {} bytes", policy.bytes)
+        let declared =
+            declared.map_or_else(|| "none declared".to_owned(), |n| format!("{n} declared"));
+        format!(
+            "at most {} bytes ({}), {declared}",
+            policy.bytes, policy.place
+        )
     });
     policy.mode.apply(verdict, exchange)
 }

@@ -70,6 +70,8 @@ pub static SECTION: Section = Section {
 #[derive(Debug)]
 pub struct Cookies {
     mode: Mode,
+    /// Where the section stands, for `explain`.
+    place: Box<str>,
     rules: CookieRules,
 }
 
@@ -90,7 +92,16 @@ impl FromValue for AddedSameSite {
 
 /// Hardens the cookies of an answer; malformed ones are dropped, since browsers disagree on them.
 pub fn finish(policy: &Cookies, exchange: &mut Exchange, answer: &mut Parts) {
-    if policy.mode == Mode::Off || !answer.headers.contains_key(SET_COOKIE) {
+    let sets_cookies = answer.headers.contains_key(SET_COOKIE);
+    exchange.note(Stage::Cookies, || {
+        let found = if sets_cookies {
+            "cookies of the backend are hardened"
+        } else {
+            "the answer sets no cookie"
+        };
+        format!("{}: {found} ({})", policy.mode.as_str(), policy.place)
+    });
+    if policy.mode == Mode::Off || !sets_cookies {
         return;
     }
     let scheme = match exchange.scheme() {
@@ -161,6 +172,7 @@ pub fn compile(reader: &Reader<'_>) -> Cookies {
     let same_site = same_site.map_or(Some(SameSite::Lax), |added| added.0);
     Cookies {
         mode,
+        place: reader.stated_at(),
         rules: CookieRules {
             secure,
             http_only,

@@ -31,7 +31,11 @@ const MOST_NAMES: usize = 100;
 
 /// The compiled section.
 #[derive(Debug)]
-pub struct Cors(State);
+pub struct Cors {
+    state: State,
+    /// Where the section stands, for `explain`.
+    place: Box<str>,
+}
 
 #[derive(Debug)]
 enum State {
@@ -98,16 +102,15 @@ pub fn is_preflight(exchange: &Exchange) -> bool {
 /// # Errors
 /// The reply to a preflight, or 403 `origin-denied`, `cors-method-denied`, `cors-header-denied`.
 pub fn admit(policy: &Cors, exchange: &mut Exchange) -> Result<(), Halt> {
-    let State::Rules(rules) = &policy.0 else {
+    let State::Rules(rules) = &policy.state else {
+        exchange.note(Stage::Cors, || policy.silence().to_owned());
         return Ok(());
     };
     exchange.cors = rules.judge(exchange.headers());
-    if !is_preflight(exchange) {
-        if matches!(exchange.cors, CorsFact::NotAllowed) {
-            exchange.note(Stage::Cors, || {
-                "origin not on the list: browsers keep the answer from it".to_owned()
-            });
-        }
+    let preflight = is_preflight(exchange);
+    let finding = found(&exchange.cors);
+    exchange.note(Stage::Cors, || format!("{finding} ({})", policy.place));
+    if !preflight {
         return Ok(());
     }
     let Err(reason) = rules.preflight(exchange) else {
@@ -129,10 +132,19 @@ pub fn admit(policy: &Cors, exchange: &mut Exchange) -> Result<(), Halt> {
     }
 }
 
+/// What was found of the origin, for `explain`.
+fn found(fact: &CorsFact) -> &'static str {
+    match fact {
+        CorsFact::NoOrigin => "the request names no origin",
+        CorsFact::Allowed(_) => "the origin is on the list",
+        CorsFact::NotAllowed => "the origin is not on the list: browsers keep the answer from it",
+    }
+}
+
 /// Writes the fields of the policy in place of the backend's own, on every answer.
 pub fn finish(policy: &Cors, exchange: &mut Exchange, answer: &mut Parts) {
     let headers = &mut answer.headers;
-    let rules = match &policy.0 {
+    let rules = match &policy.state {
         State::Backend => return,
         State::Absent => return strip(headers),
         State::Rules(rules) => rules,
@@ -323,12 +335,21 @@ fn add_vary(headers: &mut HeaderMap, names: &[&str]) {
 impl Cors {
     /// Whether preflights of this route are answered here, so that they must find it whatever its methods are.
     pub fn answers_preflights(&self) -> bool {
-        matches!(self.0, State::Rules(_))
+        matches!(self.state, State::Rules(_))
+    }
+
+    /// What is true without rules, for `explain`.
+    fn silence(&self) -> &'static str {
+        if matches!(self.state, State::Backend) {
+            "off: the backend says which origins may read its answers"
+        } else {
+            "no section: no other origin may read answers (default)"
+        }
     }
 
     /// What other origins may do, for `check -v`.
     pub fn describe(&self) -> Vec<(String, String)> {
-        let rules = match &self.0 {
+        let rules = match &self.state {
             State::Absent => return vec![("access-control-*".to_owned(), "remove".to_owned())],
             State::Backend => {
                 return vec![(
@@ -574,7 +595,10 @@ mod tests {
         );
         assert_eq!(values(&answer, "access-control-expose-headers"), ["etag"]);
         assert_eq!(granted(&answer), 3);
-        let (absent, _) = judged("", |_| Cors(super::State::Absent));
+        let (absent, _) = judged("", |_| Cors {
+            state: super::State::Absent,
+            place: Box::default(),
+        });
         let mut asked = exchange("GET", "https", &origin);
         assert_eq!(granted(&finished(&absent, &mut asked, &backend)), 0);
         // A 429 is made before this policy was asked.

@@ -48,6 +48,14 @@ pub struct Network {
     /// `None` lets in everybody.
     allow: Option<Ranges>,
     deny: Ranges,
+    /// Where `allow` and `deny` stand, for `explain`.
+    places: Places,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    allow: Box<str>,
+    deny: Box<str>,
 }
 
 /// Sorted ranges that do not touch, both ends included: one binary search whatever the length of the list.
@@ -62,7 +70,9 @@ struct Ranges {
 /// # Errors
 /// 403 `network-denied`.
 pub fn admit(policy: &Network, exchange: &mut Exchange) -> Result<(), Halt> {
-    if policy.mode == Mode::Off || policy.admits(exchange.client) {
+    let client = exchange.client;
+    exchange.note(Stage::Network, || policy.explain(client));
+    if policy.mode == Mode::Off || policy.admits(client) {
         return Ok(());
     }
     let refused = Halt::refuse(Stage::Network, Reason::NetworkDenied);
@@ -87,6 +97,10 @@ pub fn compile(reader: &Reader<'_>) -> Network {
         mode,
         allow: (!allow.is_empty()).then(|| Ranges::new(&allow)),
         deny: Ranges::new(&deny),
+        places: Places {
+            allow: reader.whence("allow"),
+            deny: reader.whence("deny"),
+        },
     }
 }
 
@@ -110,6 +124,26 @@ impl Network {
     fn admits(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         !self.deny.holds(client) && self.allow.as_ref().is_none_or(|allow| allow.holds(client))
+    }
+
+    /// Which list decides, for `explain`.
+    fn explain(&self, client: IpAddr) -> String {
+        if self.mode == Mode::Off {
+            return "off".to_owned();
+        }
+        let canonical = client.to_canonical();
+        let (word, place) = if self.deny.holds(canonical) {
+            ("is on the list `deny`", &self.places.deny)
+        } else if let Some(allow) = &self.allow {
+            if allow.holds(canonical) {
+                ("is on the list `allow`", &self.places.allow)
+            } else {
+                ("is not on the list `allow`", &self.places.allow)
+            }
+        } else {
+            ("is not denied", &self.places.deny)
+        };
+        format!("{client} {word} ({place})")
     }
 
     /// What the policy demands, for `check -v`.

@@ -4,7 +4,7 @@
 //! `subject` waits until the principal is known. A key that is absent falls back to the client address, so leaving a
 //! header out is no way around a limit. Preflights are not counted.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{HeaderName, header, header::HeaderValue, response::Parts};
@@ -146,6 +146,8 @@ struct RateLimit {
     mode: Mode,
     rules: Limit,
     limiter: Arc<Limiter>,
+    /// Where it stands, for `explain`.
+    place: Box<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +158,19 @@ enum BucketKey {
     Cookie(String),
     Route,
     Global,
+}
+
+impl std::fmt::Display for BucketKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client => f.write_str("client"),
+            Self::Subject => f.write_str("subject"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Route => f.write_str("route"),
+            Self::Global => f.write_str("global"),
+        }
+    }
 }
 
 fn check_key(value: &Value) -> Result<(), Complaint> {
@@ -226,6 +241,7 @@ fn compile_built_in(desk: &mut Desk<'_>) -> Option<RateLimit> {
         mode: Mode::Enforce,
         rules: BUILT_IN,
         limiter,
+        place: "default".into(),
     })
 }
 
@@ -282,6 +298,7 @@ fn compile_one(table: &Reader<'_>, desk: &mut Desk<'_>) -> Option<RateLimit> {
         mode,
         rules: limit,
         limiter,
+        place: table.stated_at(),
     })
 }
 
@@ -347,6 +364,7 @@ fn policy_field(limits: &[RateLimit]) -> Option<HeaderValue> {
 /// 429 `rate-limited` with `Retry-After`.
 pub fn admit(policy: &RateLimits, exchange: &mut Exchange) -> Result<(), Halt> {
     if cors::is_preflight(exchange) {
+        exchange.note(Stage::RateLimit, || "preflights are not counted".to_owned());
         return Ok(());
     }
     check(policy, Stage::RateLimit, exchange)
@@ -368,10 +386,13 @@ fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(
         let decision = limit.limiter.check(key, 1, now);
         let reset = ceil_seconds(decision.reset);
         tighten(exchange, &limit.name, decision.remaining, reset);
+        exchange.note(stage, || {
+            format!(
+                "limit `{}` ({}): {} left",
+                limit.name, limit.place, decision.remaining
+            )
+        });
         if decision.is_allowed() {
-            exchange.note(stage, || {
-                format!("limit `{}`: {} left", limit.name, decision.remaining)
-            });
             continue;
         }
         let (refusal, mode) =
@@ -394,7 +415,32 @@ fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(
     }
 }
 
+impl RateLimits {
+    /// Name and rule of each limit, for `check -v`.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let line = |limit: &RateLimit| (limit.name.to_string(), limit.describe());
+        self.limits.iter().map(line).collect()
+    }
+}
+
 impl RateLimit {
+    fn describe(&self) -> String {
+        let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
+        let mut text = format!(
+            "{} in {:?}, {} at once, by {} ({}, {})",
+            self.rules.quota,
+            self.rules.window,
+            self.rules.burst,
+            keys.join(" or "),
+            self.mode.as_str(),
+            self.place
+        );
+        for (status, cost) in &self.cost {
+            let _ = write!(text, ", a {status} costs {cost} more");
+        }
+        text
+    }
+
     fn stage(&self) -> Stage {
         if self.keys.contains(&BucketKey::Subject) {
             Stage::Quota

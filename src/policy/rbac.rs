@@ -45,6 +45,14 @@ pub struct Rbac {
     /// Pre-written `scope="…"` for the challenge; empty without scope rules.
     challenge: String,
     mode: Mode,
+    /// Where `roles` and `scopes` stand, for `explain`.
+    places: Places,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    roles: Box<str>,
+    scopes: Box<str>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,6 +89,10 @@ pub fn compile(levels: &Reader<'_>) -> Rbac {
         scopes,
         challenge,
         mode,
+        places: Places {
+            roles: reader.whence("roles"),
+            scopes: reader.whence("scopes"),
+        },
     }
 }
 
@@ -132,6 +144,65 @@ fn challenge_words(scopes: &Rules) -> String {
     )
 }
 
+impl Rbac {
+    /// What the caller needs, for `check -v`.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let rules = [
+            ("roles", &self.roles, &self.places.roles),
+            ("scopes", &self.scopes, &self.places.scopes),
+        ];
+        rules
+            .into_iter()
+            .filter(|(_, rules, _)| **rules != Rules::default())
+            .map(|(name, rules, place)| (name.to_owned(), format!("{rules} ({place})")))
+            .collect()
+    }
+
+    fn note(&self, exchange: &mut Exchange) {
+        let Some(principal) = exchange.principal.clone() else {
+            return exchange.note(Stage::Rbac, || "nobody to judge".to_owned());
+        };
+        for (name, rules, held, place) in [
+            ("roles", &self.roles, &principal.roles, &self.places.roles),
+            (
+                "scopes",
+                &self.scopes,
+                &principal.scopes,
+                &self.places.scopes,
+            ),
+        ] {
+            if *rules != Rules::default() {
+                exchange.note(Stage::Rbac, || {
+                    let outcome = if rules.hold(held) {
+                        "holds"
+                    } else {
+                        "does not hold"
+                    };
+                    let held = if held.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        held.join(", ")
+                    };
+                    format!("{name}: {rules} ({place}) {outcome}; the caller has {held}")
+                });
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rules = [("any", &self.any), ("all", &self.all), ("none", &self.none)];
+        let mut first = true;
+        for (word, names) in rules.into_iter().filter(|(_, names)| !names.is_empty()) {
+            let comma = if first { "" } else { ", " };
+            write!(f, "{comma}{word} of {}", names.join(", "))?;
+            first = false;
+        }
+        Ok(())
+    }
+}
+
 impl Rules {
     fn hold(&self, held: &[Box<str>]) -> bool {
         (self.any.is_empty() || self.any.iter().any(|name| held.contains(name)))
@@ -146,7 +217,11 @@ impl Rules {
 /// 403 `role-missing` or `scope-missing`; with scope rules the challenge of RFC 6750 §3.1.
 pub fn admit(policy: &Rbac, exchange: &mut Exchange) -> Result<(), Halt> {
     if policy.mode == Mode::Off {
+        exchange.note(Stage::Rbac, || "off".to_owned());
         return Ok(());
+    }
+    if exchange.journal.is_some() {
+        policy.note(exchange);
     }
     let verdict = match &exchange.principal {
         // Public routes have no rules, and a monitored `auth` has noted the missing principal already.
@@ -159,9 +234,6 @@ pub fn admit(policy: &Rbac, exchange: &mut Exchange) -> Result<(), Halt> {
         }
         Some(_) => Ok(()),
     };
-    if verdict.is_ok() {
-        exchange.note(Stage::Rbac, || "roles and scopes hold".to_owned());
-    }
     policy.mode.apply(verdict, exchange)
 }
 

@@ -52,6 +52,8 @@ pub struct SecurityHeaders {
     remove: Box<[HeaderName]>,
     hsts: Option<HeaderValue>,
     private: Private,
+    /// Where the section stands, for `explain`.
+    place: Box<str>,
 }
 
 /// Edits an answer in place; each security header stands once afterwards.
@@ -226,10 +228,11 @@ impl SecurityHeaders {
     fn note(&self, exchange: &mut Exchange) {
         exchange.note(Stage::Headers, || {
             format!(
-                "{}: {} headers added, {} removed",
+                "{}: {} headers stated, {} taken out beside the leaks ({})",
                 self.mode.as_str(),
-                self.entries.len(),
-                self.remove.len()
+                self.entries.len() + usize::from(self.hsts.is_some()),
+                self.remove.len(),
+                self.place
             )
         });
     }

@@ -47,6 +47,8 @@ pub struct Route {
     pub policies: Policies,
     /// Its upstream.
     pub cluster: Arc<Cluster>,
+    /// What it matches, for people: methods, hosts, pattern.
+    pub matches: Box<str>,
     /// Where the file declares it, as `file:line`.
     pub place: Box<str>,
 }

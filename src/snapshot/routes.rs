@@ -162,7 +162,12 @@ impl Compiler<'_> {
             return;
         };
         let rest = format!("{}/{{*rest}}", group.prefix);
-        let id = self.add(group, &rest, blueprint, (policies, cluster));
+        let id = self.add(
+            group,
+            (&rest, &shown(group, &rest, &[])),
+            blueprint,
+            (policies, cluster),
+        );
         let own = if group.prefix.is_empty() {
             "/"
         } else {
@@ -215,12 +220,14 @@ impl Compiler<'_> {
             }
             return;
         };
-        let id = self.add(group, &name, route, (policies, cluster));
+        let methods = route.get::<Vec<Method>>("methods").unwrap_or_default();
+        let matches = shown(group, &pattern, &methods);
+        let id = self.add(group, (&name, &matches), route, (policies, cluster));
         self.entries.push(Entry {
             route: id,
             hosts: group.hosts.clone(),
             pattern,
-            methods: route.get::<Vec<Method>>("methods").unwrap_or_default(),
+            methods,
         });
         self.origins.push(Origin {
             at: route.at("path").or(route.place()),
@@ -231,7 +238,7 @@ impl Compiler<'_> {
     fn add(
         &mut self,
         group: &Group,
-        name: &str,
+        (name, matches): (&str, &str),
         reader: &Reader<'_>,
         (policies, cluster): (Policies, Arc<Cluster>),
     ) -> usize {
@@ -246,6 +253,7 @@ impl Compiler<'_> {
             }),
             policies,
             cluster,
+            matches: matches.into(),
             place: place.unwrap_or_default().into(),
         }));
         self.routes.len() - 1
@@ -260,7 +268,7 @@ impl Compiler<'_> {
         let rate_limits = rate_limit::compile(levels, &mut desk);
         let authn = match stated {
             Stated::Must => authn::compile(levels, self.parts.issuers),
-            Stated::Nowhere => Authn::Public,
+            Stated::Nowhere => Authn::Public("default".into()),
         };
         let rbac = match (&authn, stated) {
             (Authn::Bearer(_), Stated::Must) => rbac::compile(levels),
@@ -349,6 +357,24 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// `GET, HEAD on app.example: /users/{id}`
+fn shown(group: &Group, pattern: &str, methods: &[Method]) -> String {
+    let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let hosts: Vec<&str> = group.hosts.iter().map(HostPattern::as_str).collect();
+    let or_any = |words: &[&str], any: &str| {
+        if words.is_empty() {
+            any.to_owned()
+        } else {
+            words.join(", ")
+        }
+    };
+    format!(
+        "{} on {}: {pattern}",
+        or_any(&methods, "any method"),
+        or_any(&hosts, "any host")
+    )
 }
 
 /// The prefix without its last slash; empty for `/`.

@@ -45,6 +45,14 @@ impl Survivors {
         }
     }
 
+    /// The same for a look at a file: no issuer of it ever fetches a key set.
+    pub fn offline() -> Self {
+        Self {
+            issuers: Issuers::offline(),
+            ..Self::new(1)
+        }
+    }
+
     /// The keys of TLS session tickets, made at the first call and rotated by themselves.
     ///
     /// # Errors

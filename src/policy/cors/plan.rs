@@ -70,8 +70,12 @@ pub static SECTION: Section = Section {
 
 /// Compiles the section through its layers.
 pub fn compile(reader: &Reader<'_>) -> Cors {
+    let cors = |state| Cors {
+        state,
+        place: reader.whence("origins"),
+    };
     if !reader.present() {
-        return Cors(State::Absent);
+        return cors(State::Absent);
     }
     let mode: Mode = reader.get("mode").unwrap_or_default();
     if mode != Mode::Enforce {
@@ -81,9 +85,9 @@ pub fn compile(reader: &Reader<'_>) -> Cors {
         );
     }
     if mode == Mode::Off {
-        return Cors(State::Backend);
+        return cors(State::Backend);
     }
-    Cors(State::Rules(Box::new(rules(reader, mode))))
+    cors(State::Rules(Box::new(rules(reader, mode))))
 }
 
 fn rules(reader: &Reader<'_>, mode: Mode) -> Rules {

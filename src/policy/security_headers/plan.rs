@@ -122,6 +122,7 @@ pub fn compile(reader: &Reader<'_>) -> SecurityHeaders {
     let hsts = (preset != Preset::None || reader.has("hsts")).then(|| hsts(reader));
     SecurityHeaders {
         mode,
+        place: reader.stated_at(),
         entries: plan.entries.into(),
         remove: plan.remove.into(),
         hsts: hsts.filter(|_| keeps_hsts),
