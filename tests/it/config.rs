@@ -191,7 +191,13 @@ fn values_that_do_not_parse_are_shown_with_what_is_accepted() {
     ];
     for (name, text) in cases {
         let checked = check(&text);
-        checked.expect_refused(&["gate.toml:", "^", "hint"]);
+        checked.expect_refused(&["gate.toml:", "^"]);
+        // The message of these two says what is accepted.
+        assert!(
+            ["pattern", "quota"].contains(&name) || checked.talk.contains("hint: "),
+            "{}",
+            checked.talk
+        );
         insta::assert_snapshot!(name, checked.talk);
     }
 }
@@ -204,7 +210,6 @@ fn origins_that_are_none_are_refused() {
         "https://app.example/x",
         "https://*",
         "null",
-        "ftp://x",
     ] {
         let checked = check(&and(&format!(
             "\n[blueprints.cors]\norigins = [\"{origin}\"]\n"
@@ -272,7 +277,7 @@ fn a_route_that_an_earlier_one_shadows() {
         ))
     };
     let checked = check(&routes("path = \"/a/{y}\"\nmethods = [\"GET\"]"));
-    checked.expect_refused(&["second", "first", "^"]);
+    checked.expect_refused(&["second", "gate.toml:14", "gate.toml:20", "^"]);
     insta::assert_snapshot!(checked.talk);
     check(&routes("path = \"/b/{y}\"")).expect_accepted();
 }
@@ -326,7 +331,8 @@ fn a_certificate_and_a_key_that_do_not_fit() {
     ca.server("app", &["app.example"]);
     let other = ca.server("other", &["app.example"]);
     std::fs::copy(&other.key, directory.path().join("app.key")).expect("our files");
-    check_in(directory.path(), &with_certificate("app")).expect_refused(&["app.key"]);
+    check_in(directory.path(), &with_certificate("app"))
+        .expect_refused(&["do not fit", "gate.toml:5"]);
     std::fs::remove_file(directory.path().join("app.crt")).expect("our file");
     check_in(directory.path(), &with_certificate("app")).expect_refused(&["app.crt"]);
 }
