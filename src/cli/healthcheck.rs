@@ -25,10 +25,10 @@ const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900)
 /// `healthcheck`
 #[derive(Clone, Debug, Args)]
 pub struct HealthcheckArgs {
-    /// Take the admin listener from this file [default: $PORTCULLIS_CONFIG, if set]
+    /// Take the admin listener from this file [default: `$PORTCULLIS_CONFIG`, if set]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Ask here: `http://127.0.0.1:9900` or `unix:/path` [default: http://127.0.0.1:9900]
+    /// Ask here: `http://127.0.0.1:9900` or `unix:/path` [default: `http://127.0.0.1:9900`]
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     url: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod explain;
 mod in_force;
 pub mod healthcheck;
 pub mod init;
@@ -33,6 +34,8 @@ pub enum Verb {
     Run(run::RunArgs),
     /// Tell everything that is wrong with a file, and everything that it relaxes
     Check(check::CheckArgs),
+    /// Tell, offline, what would happen to a request, stage by stage
+    Explain(explain::ExplainArgs),
     /// Print a commented starting file
     Init(init::InitArgs),
     /// Print the JSON Schema of the file
@@ -48,7 +51,7 @@ pub enum Verb {
 /// Where the configuration is.
 #[derive(Clone, Debug, Args)]
 pub struct FileArgs {
-    /// Configuration file [default: $PORTCULLIS_CONFIG, else portcullis.toml]
+    /// Configuration file [default: `$PORTCULLIS_CONFIG`, else `portcullis.toml`]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Override a key, such as `server.https=127.0.0.1:9443`; may be repeated
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
     match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Init(args) => init::run(&args),
         Verb::Schema => schema::run(),
         Verb::Healthcheck(args) => healthcheck::run(&args),

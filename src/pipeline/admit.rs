@@ -45,6 +45,7 @@ pub async fn judge(
 ) -> Result<Admitted, Halt> {
     if let Some(reply) = redirect(snapshot, exchange) {
         policy::admit_unrouted(&snapshot.unrouted, exchange)?;
+        exchange.note(Stage::Route, || "in clear: sent to https".to_owned());
         return Err(reply);
     }
     let route = match find(snapshot, exchange) {

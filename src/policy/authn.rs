@@ -189,20 +189,20 @@ fn named_issuers(reader: &Reader<'_>, issuers: &IssuerBook) -> Vec<Arc<Issuer>> 
             None => reader.error(
                 "issuers",
                 format!("there is no issuer `{name}`"),
-                known(issuers),
+                Some(known(issuers)),
             ),
         }
     }
     found
 }
 
-fn known(issuers: &IssuerBook) -> Option<String> {
+fn known(issuers: &IssuerBook) -> String {
     let names: Vec<String> = issuers.keys().map(|name| format!("`{name}`")).collect();
-    Some(if names.is_empty() {
+    if names.is_empty() {
         "add a section `[issuers.NAME]`".to_owned()
     } else {
         format!("the file has {}", names.join(", "))
-    })
+    }
 }
 
 /// Finds out who asks.

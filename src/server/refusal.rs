@@ -31,6 +31,18 @@ pub struct Refused {
     target: Vec<u8>,
 }
 
+impl Refused {
+    /// The stable reason.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The exact rule.
+    pub fn detail(&self) -> &'static str {
+        self.detail
+    }
+}
+
 /// The refusal for what the screen found; nothing when it has been answered or is not due.
 pub fn of_violation(refusal: Option<Refusal>) -> Option<Refused> {
     let refusal = refusal?;

@@ -1,0 +1,240 @@
+//! What `explain` prints: the request in its normal form, each stage's verdict, what goes to the backend, the answer.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, Request, header, response::Parts};
+
+use super::request::Asked;
+use crate::{
+    exchange::{Exchange, Note},
+    snapshot::Route,
+    wire::halt::{Reason, Stage},
+};
+
+/// How the walk ended.
+pub(super) enum Verdict {
+    /// The backend gets the request.
+    Forwarded,
+    /// A stage refused, for a reason, with a word for the log.
+    Refused(Stage, Reason, Option<&'static str>),
+    /// A stage had the answer ready.
+    Answered(Stage),
+    /// It depends on keys that are not on disk.
+    Unknown,
+}
+
+impl Verdict {
+    /// The stage that ended the walk before the backend.
+    fn stage(&self) -> Option<Stage> {
+        match self {
+            Self::Forwarded => None,
+            Self::Refused(stage, ..) | Self::Answered(stage) => Some(*stage),
+            Self::Unknown => Some(Stage::Authn),
+        }
+    }
+}
+
+/// The request that the backend gets.
+pub(super) struct Sent {
+    servers: String,
+    request: Request<()>,
+}
+
+impl Sent {
+    /// What goes to the route's upstream.
+    pub(super) fn new(route: &Route, request: Request<()>) -> Self {
+        let servers: Vec<&str> = route.cluster.endpoints.iter().map(|e| &*e.name).collect();
+        Self {
+            servers: format!("upstream `{}` ({})", route.cluster.name, servers.join(", ")),
+            request,
+        }
+    }
+}
+
+/// Everything there is to say.
+pub(super) struct Report<'a> {
+    asked: &'a Asked,
+    pub(super) certificate: Option<String>,
+    normal: Option<String>,
+    client: Option<String>,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) journal: Vec<Note>,
+    pub(super) verdict: Verdict,
+    pub(super) unverified: Vec<String>,
+    pub(super) sent: Option<Sent>,
+    pub(super) answer: Option<Parts>,
+}
+
+impl<'a> Report<'a> {
+    /// Nothing to say yet.
+    pub(super) fn new(asked: &'a Asked) -> Self {
+        Self {
+            asked,
+            certificate: None,
+            normal: None,
+            client: None,
+            route: None,
+            journal: Vec::new(),
+            verdict: Verdict::Forwarded,
+            unverified: Vec::new(),
+            sent: None,
+            answer: None,
+        }
+    }
+
+    /// Notes the normal form and the client, before the head is taken apart.
+    pub(super) fn normal_form(&mut self, exchange: &Exchange) {
+        if exchange.client != self.asked.from {
+            self.client = Some(exchange.client.to_string());
+        }
+        self.normal = Some(format!(
+            "{}://{}{}",
+            exchange.scheme().as_str(),
+            exchange.authority().as_str(),
+            exchange.target().path_and_query()
+        ));
+    }
+
+    fn stage(&self, f: &mut fmt::Formatter<'_>, stage: Stage) -> fmt::Result {
+        let ended = self.verdict.stage();
+        let mut lines: Vec<String> = self
+            .journal
+            .iter()
+            .filter(|note| note.stage == stage)
+            .map(|note| note.verdict.clone())
+            .collect();
+        if ended == Some(stage) {
+            lines.extend(self.end());
+        } else if lines.is_empty() {
+            lines.push(self.silence(stage, ended).to_owned());
+        }
+        let mut name = stage.as_str();
+        for line in lines {
+            writeln!(f, "  {name:<11} {line}")?;
+            name = "";
+        }
+        Ok(())
+    }
+
+    /// The words of the stage that ended the walk.
+    fn end(&self) -> Vec<String> {
+        match &self.verdict {
+            Verdict::Forwarded => Vec::new(),
+            Verdict::Refused(_, reason, detail) => {
+                let detail = detail
+                    .map(|detail| format!(" ({detail})"))
+                    .unwrap_or_default();
+                vec![format!(
+                    "refused: {} {}{detail}",
+                    reason.status().as_u16(),
+                    reason.code()
+                )]
+            }
+            Verdict::Answered(_) => {
+                let status = self
+                    .answer
+                    .as_ref()
+                    .map_or(0, |answer| answer.status.as_u16());
+                vec![format!("answered: {status}")]
+            }
+            Verdict::Unknown => {
+                let mut lines = self.unverified.clone();
+                lines.push("verdict unknown".to_owned());
+                lines
+            }
+        }
+    }
+
+    /// What is true of a stage that wrote nothing.
+    fn silence(&self, stage: Stage, ended: Option<Stage>) -> &'static str {
+        let finishing = matches!(stage, Stage::Headers | Stage::Cookies);
+        if ended.is_some_and(|ended| ended < stage) && !finishing {
+            return match self.verdict {
+                Verdict::Unknown => "unknown: depends on the token",
+                _ => "not reached",
+            };
+        }
+        match stage {
+            Stage::Wire | Stage::Normalise => "passes",
+            Stage::RateLimit => "no limit is stated",
+            Stage::Quota => "no limit is by principal",
+            Stage::Rbac => "no role or scope is asked for",
+            Stage::Forward => "forwarded",
+            Stage::Headers | Stage::Cookies => "not applied: refused before there was a request",
+            _ => "nothing to say",
+        }
+    }
+
+    fn outcome(&self) -> String {
+        match &self.verdict {
+            Verdict::Forwarded => "forwarded".to_owned(),
+            Verdict::Refused(_, reason, _) => {
+                format!("refused: {} {}", reason.status().as_u16(), reason.code())
+            }
+            Verdict::Answered(stage) => format!("answered by the gate at stage {}", stage.as_str()),
+            Verdict::Unknown => "unknown: it depends on keys that are not on disk".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = self.asked;
+        writeln!(
+            f,
+            "request      {} {} from {}",
+            asked.method, asked.url, asked.from
+        )?;
+        if let Some(certificate) = &self.certificate {
+            writeln!(f, "certificate  {certificate}")?;
+        }
+        let normal = self.normal.as_deref().unwrap_or("none");
+        writeln!(f, "normalised   {normal}")?;
+        if let Some(client) = &self.client {
+            writeln!(f, "client       {client}, as the trusted proxy says")?;
+        }
+        if let Some(route) = &self.route {
+            writeln!(f, "blueprint    {}", route.facts.blueprint)?;
+            writeln!(f, "route        {} ({})", route.facts.route, route.place)?;
+            writeln!(f, "matches      {}", route.matches)?;
+        }
+        writeln!(f, "verdict      {}\n\nstages", self.outcome())?;
+        for stage in Stage::ALL {
+            self.stage(f, stage)?;
+        }
+        if let Some(Sent { servers, request }) = &self.sent {
+            writeln!(f, "\nrequest to {servers}")?;
+            let target = request
+                .uri()
+                .path_and_query()
+                .map_or("/", |target| target.as_str());
+            writeln!(f, "  {} {target} HTTP/1.1", request.method())?;
+            fields(f, request.headers())?;
+        }
+        let Some(answer) = &self.answer else {
+            return Ok(());
+        };
+        f.write_str(match self.verdict {
+            Verdict::Forwarded => "\nanswer, if the backend says 200 and nothing else\n",
+            Verdict::Unknown => {
+                "\nanswer, if the token holds and the backend says 200 and nothing else\n"
+            }
+            _ => "\nanswer\n",
+        })?;
+        writeln!(f, "  HTTP/1.1 {}", answer.status)?;
+        fields(f, &answer.headers)
+    }
+}
+
+fn fields(f: &mut fmt::Formatter<'_>, headers: &HeaderMap) -> fmt::Result {
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        if name == header::AUTHORIZATION {
+            let scheme = value.split(' ').next().unwrap_or_default();
+            writeln!(f, "  {name}: {scheme} [redacted]")?;
+        } else {
+            writeln!(f, "  {name}: {value}")?;
+        }
+    }
+    Ok(())
+}
