@@ -51,6 +51,8 @@ pub struct RouteFacts {
     pub blueprint: Box<str>,
     /// Name of the route, or its pattern.
     pub route: Box<str>,
+    /// Path pattern with the prefix of the blueprint, `http.route` of the access line.
+    pub pattern: Box<str>,
     /// Counters that outlive a reload.
     pub metrics: Arc<RouteMetrics>,
 }

@@ -67,7 +67,6 @@ pub async fn forward(
                 .survivors
                 .hasher
                 .client(recording.exchange.client),
-            attempt: 0,
         },
         progress,
     };

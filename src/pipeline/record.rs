@@ -18,7 +18,7 @@ use crate::{
         metrics::{Mode, UNMATCHED},
     },
     snapshot::Route,
-    upstream::send::Trail,
+    upstream::trail::Trail,
     wire::{
         body::BodyProgress,
         halt::{Reason, Stage},
@@ -188,7 +188,7 @@ impl Recording {
             path,
             query,
             redact_query,
-            route: exchange.route.as_ref().map(|route| &*route.route),
+            route: exchange.route.as_ref().map(|route| &*route.pattern),
             status: self.status.map(|status| status.as_u16()),
             request_size: self
                 .progress

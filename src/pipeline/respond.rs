@@ -83,7 +83,13 @@ pub fn failure(
 ) -> Response<AnswerBody> {
     let cause = cause_of(refusal);
     let response = problem::render(refusal, &recording.exchange);
-    let decision = if response.status().is_server_error() {
+    let left = recording
+        .progress
+        .as_ref()
+        .is_some_and(|progress| progress.client_left());
+    let decision = if left {
+        Decision::Aborted
+    } else if response.status().is_server_error() {
         Decision::Failed
     } else {
         Decision::Refused

@@ -30,6 +30,7 @@ use crate::{
     },
     pipeline::worker::Worker,
     snapshot::{Snapshot, server::AccessTarget, survivors::Survivors},
+    upstream::health,
 };
 
 /// How long the last access lines may take to be written.
@@ -98,12 +99,7 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
         access,
         runtime: Builder::new_current_thread().enable_all().build()?,
     };
-    desk.attend(in_use, admin, || ready(&addresses))?;
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a worker thread ended in a panic");
-        }
-    }
+    desk.attend(in_use, (admin, threads), || ready(&addresses))?;
     let Desk {
         reloader, access, ..
     } = desk;
@@ -249,12 +245,12 @@ impl Desk {
     fn attend(
         &self,
         in_use: InUse,
-        admin: Option<Opened>,
+        (admin, threads): (Option<Opened>, Vec<thread::JoinHandle<()>>),
         ready: impl FnOnce(),
     ) -> Result<(), GateError> {
         self.runtime.block_on(async {
             let mut signals = Signals::new()?;
-            keep_fresh(&in_use.fresh_issuers);
+            look_after(&in_use);
             self.serve_admin(&in_use.snapshot, admin);
             let mut files = FileWatch::new();
             files.follow(&in_use.files);
@@ -272,6 +268,8 @@ impl Desk {
             tracing::info!("draining");
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             self.announcer.begin();
+            // The admin listener answers probes until the last request has ended.
+            let _ = tokio::task::spawn_blocking(move || join(threads)).await;
             Ok(())
         })
     }
@@ -281,7 +279,7 @@ impl Desk {
         let reloader = Arc::clone(&self.reloader);
         let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
         if let Ok(Some(in_use)) = reloaded {
-            keep_fresh(&in_use.fresh_issuers);
+            look_after(&in_use);
             files.follow(&in_use.files);
         }
     }
@@ -321,8 +319,20 @@ impl Signals {
     }
 }
 
-fn keep_fresh(issuers: &[Arc<Issuer>]) {
-    for issuer in issuers {
+fn join(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a worker thread ended in a panic");
+        }
+    }
+}
+
+/// Starts what goes on beside the requests; each task ends when what it looks after is no longer in use.
+fn look_after(in_use: &InUse) {
+    for issuer in &in_use.fresh_issuers {
         tokio::spawn(Issuer::keep_fresh(Arc::downgrade(issuer)));
+    }
+    for cluster in &in_use.snapshot.clusters {
+        tokio::spawn(health::watch(Arc::downgrade(cluster)));
     }
 }

@@ -13,6 +13,7 @@ pub mod sections;
 pub mod server;
 pub mod survivors;
 pub mod tls;
+pub mod trie;
 pub mod upstreams;
 
 use std::sync::Arc;

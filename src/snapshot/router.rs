@@ -8,10 +8,13 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use http::Method;
 
+use super::trie::{NotEntered, Trie};
 use crate::wire::host::HostPattern;
 
 /// Number of a route in its snapshot.
 pub type RouteId = usize;
+/// The route of a path that a blueprint keeps closed: nothing is served there, and no broader blueprint may.
+pub const CLOSED: RouteId = usize::MAX;
 
 /// The compiled table.
 #[derive(Debug, Default)]
@@ -39,8 +42,8 @@ pub enum Found {
 
 #[derive(Debug, Default)]
 struct HostTable {
-    by_method: Vec<(Method, matchit::Router<RouteId>)>,
-    other: matchit::Router<RouteId>,
+    by_method: Vec<(Method, Trie)>,
+    other: Trie,
 }
 
 /// One pattern of a route, to be entered.
@@ -71,7 +74,7 @@ pub enum Rejected {
         /// Index of the entry.
         entry: usize,
         /// What is wrong.
-        why: String,
+        why: &'static str,
     },
 }
 
@@ -127,10 +130,14 @@ impl Router {
         }
         let mut allowed = Vec::new();
         for table in self.tables(host) {
-            if let Some(route) = table.find(path, method) {
+            let found = table.find(path, method);
+            if let Some(route) = found.filter(|route| *route != CLOSED) {
                 return Found::Route(route);
             }
             table.collect_methods(path, &mut allowed);
+            if found.is_some() && allowed.is_empty() {
+                return Found::Nothing;
+            }
             // A path known to this host under another method ends the search: a broader host must not serve it.
             if !allowed.is_empty() {
                 return Found::OtherMethods(allowed);
@@ -190,9 +197,9 @@ impl HostTable {
         let mut table = Self {
             by_method: methods
                 .into_iter()
-                .map(|method| (method, matchit::Router::new()))
+                .map(|method| (method, Trie::default()))
                 .collect(),
-            other: matchit::Router::new(),
+            other: Trie::default(),
         };
         for index in members {
             let entry = &entries[*index];
@@ -214,32 +221,27 @@ impl HostTable {
             .iter()
             .find(|(known, _)| known == method)
             .map_or(&self.other, |(_, router)| router);
-        router.at(path).ok().map(|found| *found.value)
+        router.find(path)
     }
 
     fn collect_methods(&self, path: &str, allowed: &mut Vec<Method>) {
         for (method, router) in &self.by_method {
-            if router.at(path).is_ok() && !allowed.contains(method) {
+            if router.find(path).is_some_and(|route| route != CLOSED) && !allowed.contains(method) {
                 allowed.push(method.clone());
             }
         }
     }
 }
 
-fn insert(router: &mut matchit::Router<RouteId>, entry: &Entry, index: usize, tally: &mut Tally) {
-    match router.insert(entry.pattern.clone(), entry.route) {
+fn insert(router: &mut Trie, entry: &Entry, index: usize, tally: &mut Tally) {
+    match router.insert(&entry.pattern, entry.route) {
         Ok(()) => tally.entered[index] = true,
-        Err(matchit::InsertError::Conflict { with }) => {
-            let by = router
-                .at(&with)
-                .ok()
-                .map_or(entry.route, |found| *found.value);
-            tally.shadow[index] = Some(by);
+        Err(NotEntered::Taken(by)) => tally.shadow[index] = Some(by),
+        Err(NotEntered::Malformed(why)) => {
+            tally
+                .rejected
+                .push(Rejected::Malformed { entry: index, why });
         }
-        Err(error) => tally.rejected.push(Rejected::Malformed {
-            entry: index,
-            why: error.to_string(),
-        }),
     }
 }
 
@@ -302,6 +304,28 @@ mod tests {
             Found::OtherMethods(vec![Method::PUT])
         );
         assert_eq!(router.find("h", "/b", &Method::GET), Found::Nothing);
+    }
+
+    #[test]
+    fn a_closed_path_is_not_served_by_a_broader_pattern() {
+        let (router, _) = Router::build(&[
+            entry(0, &[], "/{*rest}", &[]),
+            entry(1, &["h"], "/users/{id}", &[Method::GET]),
+            entry(2, &["h"], "/users/{id}/files/{*rest}", &[]),
+            entry(3, &["h"], "/{*rest}", &[]),
+            entry(CLOSED, &["h"], "/users/{*rest}", &[]),
+        ]);
+        assert_eq!(router.find("h", "/users/7", &Method::GET), Found::Route(1));
+        assert_eq!(
+            router.find("h", "/users/7", &Method::POST),
+            Found::OtherMethods(vec![Method::GET])
+        );
+        assert_eq!(router.find("h", "/users/7/x", &Method::GET), Found::Nothing);
+        assert_eq!(
+            router.find("h", "/users/7/files/x", &Method::GET),
+            Found::Route(2)
+        );
+        assert_eq!(router.find("h", "/x", &Method::GET), Found::Route(3));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::Method;
 
 use super::{
     Route,
-    router::{Entry, Rejected, Router},
+    router::{CLOSED, Entry, Rejected, RouteId, Router},
     survivors::Survivors,
     upstreams::ClusterBook,
 };
@@ -140,6 +140,7 @@ impl Compiler<'_> {
             self.route(&group, route, &route.over(&levels));
         }
         if blueprint.get::<String>("unmatched").as_deref() == Some("refuse") {
+            self.below(&group, CLOSED, None);
             return;
         }
         if !blueprint.has("upstream") {
@@ -162,12 +163,19 @@ impl Compiler<'_> {
             return;
         };
         let rest = format!("{}/{{*rest}}", group.prefix);
+        let matches = shown(group, &rest, &[]);
         let id = self.add(
             group,
-            (&rest, &shown(group, &rest, &[])),
+            (&rest, &rest, &matches),
             blueprint,
             (policies, cluster),
         );
+        self.below(group, id, blueprint.place());
+    }
+
+    /// Enters the prefix and everything below it.
+    fn below(&mut self, group: &Group, route: RouteId, at: Option<At>) {
+        let rest = format!("{}/{{*rest}}", group.prefix);
         let own = if group.prefix.is_empty() {
             "/"
         } else {
@@ -175,13 +183,13 @@ impl Compiler<'_> {
         };
         for pattern in [own, rest.as_str()] {
             self.entries.push(Entry {
-                route: id,
+                route,
                 hosts: group.hosts.clone(),
                 pattern: pattern.to_owned(),
                 methods: Vec::new(),
             });
             // The prefix itself may well be a route of its own.
-            let at = (pattern == rest).then(|| blueprint.place()).flatten();
+            let at = at.filter(|_| pattern == rest);
             self.origins.push(Origin {
                 at,
                 name: format!("blueprint `{}`", group.name),
@@ -222,7 +230,12 @@ impl Compiler<'_> {
         };
         let methods = route.get::<Vec<Method>>("methods").unwrap_or_default();
         let matches = shown(group, &pattern, &methods);
-        let id = self.add(group, (&name, &matches), route, (policies, cluster));
+        let id = self.add(
+            group,
+            (&name, &pattern, &matches),
+            route,
+            (policies, cluster),
+        );
         self.entries.push(Entry {
             route: id,
             hosts: group.hosts.clone(),
@@ -238,7 +251,7 @@ impl Compiler<'_> {
     fn add(
         &mut self,
         group: &Group,
-        (name, matches): (&str, &str),
+        (name, pattern, matches): (&str, &str, &str),
         reader: &Reader<'_>,
         (policies, cluster): (Policies, Arc<Cluster>),
     ) -> usize {
@@ -249,6 +262,7 @@ impl Compiler<'_> {
             facts: Arc::new(RouteFacts {
                 blueprint: group.name.as_str().into(),
                 route: name.into(),
+                pattern: pattern.into(),
                 metrics: self.parts.survivors.metrics.route(&group.name, name),
             }),
             policies,

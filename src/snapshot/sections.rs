@@ -307,6 +307,12 @@ pub static UPSTREAM: Section = Section {
             "",
         ),
         Key::new(
+            "health",
+            Kind::Table(&HEALTH),
+            "active checks of each server, off unless stated",
+            "",
+        ),
+        Key::new(
             "profile",
             Kind::Choice(&["strict", "php", "wsgi", "servlet", "iis", "node"]),
             "how this backend reads paths",
@@ -330,12 +336,40 @@ pub static UPSTREAM: Section = Section {
 static RETRIES: Section = Section {
     name: "retries",
     doc: "further tries when no connection could be made",
-    keys: &[Key::new(
-        "attempts",
-        Kind::Integer { min: 0, max: 10 },
-        "further tries",
-        "1",
-    )],
+    keys: &[
+        Key::new(
+            "attempts",
+            Kind::Integer { min: 0, max: 10 },
+            "further tries",
+            "1",
+        ),
+        Key::new(
+            "budget",
+            Kind::Number,
+            "most retries as a share of requests",
+            "0.1",
+        ),
+    ],
+};
+
+static HEALTH: Section = Section {
+    name: "health",
+    doc: "active checks of each server",
+    keys: &[
+        Key::new(
+            "path",
+            Kind::String,
+            "asked for with GET; 2xx and 3xx are well",
+            "",
+        ),
+        Key::new(
+            "every",
+            Kind::Duration,
+            "pause between two checks",
+            "\"5s\"",
+        ),
+        Key::new("timeout", Kind::Duration, "bound on one check", "\"2s\""),
+    ],
 };
 
 static BREAKER: Section = Section {

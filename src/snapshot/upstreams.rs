@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::Uri;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 
 use super::survivors::Survivors;
@@ -17,8 +18,10 @@ use crate::{
     upstream::{
         balance::Balance,
         breaker::BreakerRules,
+        budget::Budget,
         cluster::Cluster,
         endpoint::{Address, Endpoint, LinkRules},
+        health::HealthRules,
     },
     wire::path::Profile,
 };
@@ -105,6 +108,8 @@ fn compile_one(
             .get("response_timeout")
             .unwrap_or(Duration::from_secs(30)),
         retries: reader.section("retries").get("attempts").unwrap_or(1),
+        budget: Budget::new(reader.section("retries").get("budget").unwrap_or(0.1)),
+        health: health(reader),
         tunnel_idle: reader.get("tunnel_idle").unwrap_or(Duration::from_mins(10)),
         profile: reader
             .get::<String>("profile")
@@ -127,6 +132,43 @@ fn link_rules(reader: &Reader<'_>) -> LinkRules {
             open: breaker.get("open").unwrap_or(Duration::from_secs(10)),
         },
     }
+}
+
+fn health(reader: &Reader<'_>) -> Option<HealthRules> {
+    let section = reader.section("health");
+    if !section.present() {
+        return None;
+    }
+    let Some(text) = section.get::<String>("path") else {
+        if !section.has("path") {
+            section.error(
+                "path",
+                "a health check needs a path",
+                Some("such as `path = \"/healthz\"`".into()),
+            );
+        }
+        return None;
+    };
+    let path = text
+        .parse::<Uri>()
+        .ok()
+        .filter(|uri| text.starts_with('/') && uri.authority().is_none());
+    let Some(path) = path else {
+        section.error(
+            "path",
+            format!("`{text}` is no path"),
+            Some("such as `/healthz`".into()),
+        );
+        return None;
+    };
+    Some(HealthRules {
+        path,
+        every: section
+            .get("every")
+            .unwrap_or(Duration::from_secs(5))
+            .max(Duration::from_millis(50)),
+        timeout: section.get("timeout").unwrap_or(Duration::from_secs(2)),
+    })
 }
 
 fn balance(reader: &Reader<'_>) -> Balance {

@@ -19,7 +19,7 @@ pub enum Balance {
 }
 
 impl Balance {
-    /// Chooses for a request. `seed` is random; `client` is the hashed client key; `skip` endpoints were tried.
+    /// Chooses for a request. `seed` is random; `client` is the hashed client key.
     /// Endpoints that are unhealthy or whose breaker is open are passed over while another is left.
     pub fn choose<'a>(
         &self,
@@ -36,7 +36,7 @@ impl Balance {
             Self::RoundRobin(next) => next.fetch_add(1, Ordering::Relaxed) % count,
             Self::HashClient => bounded(pick.client, count),
         };
-        let order = (0..count).map(|step| &endpoints[(start + step + pick.attempt) % count]);
+        let order = (0..count).map(|step| &endpoints[(start + step) % count]);
         order
             .clone()
             .find(|e| usable(e))
@@ -51,8 +51,6 @@ pub struct Pick {
     pub seed: u64,
     /// Hash of the client's key.
     pub client: u64,
-    /// 0 for the first try.
-    pub attempt: usize,
 }
 
 fn power_of_two<'a>(

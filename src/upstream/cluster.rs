@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{balance::Balance, endpoint::Endpoint};
+use super::{balance::Balance, budget::Budget, endpoint::Endpoint, health::HealthRules};
 use crate::{observe::metrics::UpstreamMetrics, wire::path::Profile};
 
 /// The compiled upstream. Endpoints are shared with the snapshots before and after it.
@@ -18,6 +18,10 @@ pub struct Cluster {
     pub response_timeout: Duration,
     /// Further tries after a connect failure.
     pub retries: u32,
+    /// What bounds them over all requests.
+    pub budget: Budget,
+    /// Active checks of its servers.
+    pub health: Option<HealthRules>,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,
     /// How this backend reads paths.

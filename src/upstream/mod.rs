@@ -7,10 +7,13 @@
 pub mod balance;
 pub mod body;
 pub mod breaker;
+pub mod budget;
 pub mod cluster;
 pub mod connect;
 pub mod endpoint;
 pub mod error;
+pub mod health;
 pub mod pool;
 pub mod send;
 pub mod tunnel;
+pub mod trail;

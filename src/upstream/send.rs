@@ -18,6 +18,7 @@ use super::{
     connect::connect,
     endpoint::{Endpoint, InFlight},
     error::{Fault, UpstreamError},
+    trail::Trail,
 };
 use crate::{
     state::clock,
@@ -49,15 +50,6 @@ pub struct Sent {
     pub lease: Lease,
 }
 
-/// What was tried, for the access line; filled also when the request fails.
-#[derive(Debug, Default)]
-pub struct Trail {
-    /// The endpoint of the last try.
-    pub endpoint: Option<Arc<Endpoint>>,
-    /// How many connections were tried.
-    pub attempts: u32,
-}
-
 /// Sends the request. The single caller is `pipeline::forward`.
 ///
 /// # Errors
@@ -68,17 +60,22 @@ pub async fn send(
     trail: &mut Trail,
 ) -> Result<Sent, UpstreamError> {
     let cluster = outbound.cluster;
+    cluster.budget.earn();
     let mut request = request;
     let mut tries = 0;
     loop {
-        let endpoint = choose(outbound, tries)?;
+        let endpoint = choose(outbound, trail.endpoint.as_ref())?;
         trail.endpoint = Some(Arc::clone(&endpoint));
         trail.attempts = trail.attempts.saturating_add(1);
         let tried = attempt(outbound, &endpoint, request).await;
         judge(&endpoint, tried.as_ref().err().map(|(error, _)| error));
         match tried {
             Ok(sent) => return Ok(sent),
-            Err((error, Some(unsent))) if error.nothing_was_sent() && tries < cluster.retries => {
+            Err((error, Some(unsent)))
+                if error.nothing_was_sent()
+                    && tries < cluster.retries
+                    && cluster.budget.spend() =>
+            {
                 tries += 1;
                 request = *unsent;
             }
@@ -87,17 +84,21 @@ pub async fn send(
     }
 }
 
-fn choose(outbound: &Outbound<'_>, tries: u32) -> Result<Arc<Endpoint>, UpstreamError> {
-    let pick = Pick {
-        attempt: usize::try_from(tries).unwrap_or(0),
-        ..outbound.pick
-    };
+/// An endpoint that is well, and another one than the last that was tried, where there is one.
+fn choose(
+    outbound: &Outbound<'_>,
+    tried: Option<&Arc<Endpoint>>,
+) -> Result<Arc<Endpoint>, UpstreamError> {
     let now_ms = clock::now_ms();
-    let usable = |e: &Endpoint| e.is_healthy() && !e.breaker.is_open(now_ms);
+    let usable = |endpoint: &Endpoint| {
+        endpoint.is_healthy()
+            && !endpoint.breaker.is_open(now_ms)
+            && tried.is_none_or(|tried| !std::ptr::eq(Arc::as_ptr(tried), endpoint))
+    };
     let cluster = outbound.cluster;
     let endpoint = cluster
         .balance
-        .choose(&cluster.endpoints, pick, usable)
+        .choose(&cluster.endpoints, outbound.pick, usable)
         .ok_or(UpstreamError::Unacceptable("no-endpoint"))?;
     endpoint
         .breaker

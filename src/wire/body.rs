@@ -46,6 +46,7 @@ const COMPLETE: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const TOO_SLOW: u8 = 3;
 const BROKEN: u8 = 4;
+const LEFT: u8 = 5;
 
 impl BodyProgress {
     /// Bytes passed on so far.
@@ -63,9 +64,14 @@ impl BodyProgress {
         match self.outcome.load(Ordering::Acquire) {
             TOO_LARGE => Some(Reason::BodyTooLarge),
             TOO_SLOW => Some(Reason::BodyTimeout),
-            BROKEN => Some(Reason::BodyBroken),
+            BROKEN | LEFT => Some(Reason::BodyBroken),
             _ => None,
         }
+    }
+
+    /// True when the client went away in the middle of its body.
+    pub fn client_left(&self) -> bool {
+        self.outcome.load(Ordering::Acquire) == LEFT
     }
 
     fn end(&self, outcome: u8) {
@@ -124,6 +130,19 @@ impl ClientBody {
     }
 }
 
+/// Framing that breaks the grammar, as opposed to a client that went away: it comes as invalid data from the look at
+/// the bytes before the parser, or as a protocol error of the stream.
+fn is_bad_framing(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::InvalidData;
+        }
+        cause = inner.source();
+    }
+    error.is_parse()
+}
+
 impl Body for ClientBody {
     type Data = Bytes;
     type Error = BodyCut;
@@ -165,7 +184,10 @@ impl Metered {
                     self.progress.end(COMPLETE);
                     return Poll::Ready(None);
                 }
-                Some(Err(_)) => return self.cut(BROKEN, Reason::BodyBroken),
+                Some(Err(error)) => {
+                    let outcome = if is_bad_framing(&error) { BROKEN } else { LEFT };
+                    return self.cut(outcome, Reason::BodyBroken);
+                }
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else {
                         continue;

@@ -1,0 +1,84 @@
+//! Active health checks: a GET now and then to each server, on a connection of its own.
+//!
+//! Two failures in a row take a server out of the choice, one success brings it back. When all are out, all are
+//! asked: a check that is wrong must not take the whole upstream down.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use http::{Request, Uri, header};
+
+use super::{
+    cluster::Cluster,
+    connect::connect,
+    endpoint::{Address, Endpoint},
+};
+use crate::wire::body::ClientBody;
+
+/// Failures in a row that take a server out.
+const FAILURES: u32 = 2;
+
+/// `health = { … }`
+#[derive(Clone, Debug)]
+pub struct HealthRules {
+    /// Path and query to ask for.
+    pub path: Uri,
+    /// Pause between two checks.
+    pub every: Duration,
+    /// Bound on one check.
+    pub timeout: Duration,
+}
+
+/// Checks the servers of a cluster for as long as somebody else holds it.
+pub async fn watch(cluster: Weak<Cluster>) {
+    let mut failures: Vec<u32> = Vec::new();
+    while let Some(held) = cluster.upgrade() {
+        let Some(rules) = held.health.clone() else {
+            return;
+        };
+        failures.resize(held.endpoints.len(), 0);
+        for (endpoint, failed) in held.endpoints.iter().zip(&mut failures) {
+            let well = tokio::time::timeout(rules.timeout, is_well(endpoint, &rules.path))
+                .await
+                .unwrap_or(false);
+            *failed = if well { 0 } else { failed.saturating_add(1) };
+            if *failed == 0 || *failed >= FAILURES {
+                note(&held, endpoint, well);
+            }
+        }
+        drop(held);
+        tokio::time::sleep(rules.every).await;
+    }
+}
+
+fn note(cluster: &Cluster, endpoint: &Arc<Endpoint>, well: bool) {
+    if endpoint.mark_healthy(well) {
+        let (upstream, server) = (&*cluster.name, &*endpoint.name);
+        if well {
+            tracing::info!(upstream, server, "server is well again");
+        } else {
+            tracing::warn!(upstream, server, "server fails its health check");
+        }
+    }
+}
+
+/// A server is well when it answers with 2xx or 3xx.
+async fn is_well(endpoint: &Endpoint, path: &Uri) -> bool {
+    let Ok(mut sender) = connect(endpoint).await else {
+        return false;
+    };
+    let mut request = Request::new(ClientBody::Empty);
+    *request.uri_mut() = path.clone();
+    let host = match &endpoint.address {
+        Address::Tcp { host, .. } | Address::Tls { host, .. } => host.as_str(),
+        Address::Unix(_) => "localhost",
+    };
+    let Ok(host) = host.parse() else { return false };
+    request.headers_mut().insert(header::HOST, host);
+    match sender.send_request(request).await {
+        Ok(response) => response.status().is_success() || response.status().is_redirection(),
+        Err(_) => false,
+    }
+}
