@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::harness::gate::{PUBLIC, Running, request};
-use crate::harness::{Gate, Origin, Response};
+use crate::harness::{Gate, Issuer, Mint, Origin, Response};
 
 /// The number after `name=` in a structured field.
 fn parameter(value: &str, name: &str) -> u64 {
@@ -193,6 +193,62 @@ fn b45_monitor_counts_and_lets_pass() {
 }
 
 #[test]
+fn b45_scans_of_what_is_not_there_cost_something() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .defaults(
+            "rate_limits = [{ name = \"tight\", key = \"client\", quota = 2, window = \"1h\" }]",
+        )
+        .with(
+            "[[blueprints]]\nname = \"app\"\nhosts = [\"app.example\"]\nprefix = \"/only\"\n\
+             upstream = \"legacy\"\nauth = \"public\"\n",
+        )
+        .start();
+    for status in [404, 404, 429] {
+        gate.get("/elsewhere").expect(status);
+    }
+    origin.expect_untouched();
+}
+
+#[test]
+fn b45_a_limit_by_subject_counts_the_principal() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let gate = Gate::before(&origin)
+        .with(&issuer.section())
+        .with(
+            r#"
+[[blueprints]]
+name = "api"
+hosts = ["app.example"]
+upstream = "legacy"
+[blueprints.auth]
+require = ["bearer"]
+issuers = ["corp"]
+[[blueprints.rate_limits]]
+name = "each"
+key = "subject"
+quota = 2
+window = "1h"
+"#,
+        )
+        .start();
+    let bearer = |subject: &str| issuer.bearer_of(&Mint::new().claim("sub", subject));
+    let (alice, bob) = (bearer("alice"), bearer("bob"));
+    let status = |token: &str| gate.get_with("/", &[("Authorization", token)]).status;
+    assert_eq!(
+        [status(&alice), status(&alice), status(&alice)],
+        [200, 200, 429]
+    );
+    assert_eq!(status(&bob), 200, "another principal at the same address");
+    assert_eq!(
+        status(&bearer("alice")),
+        429,
+        "another token of the same principal"
+    );
+}
+
+#[test]
 fn b46_failed_logins_cost_more() {
     let origin = Origin::fixed(crate::harness::origin::answer(401, &[], "no"));
     let gate = limited(
@@ -320,6 +376,45 @@ fn a33_an_announced_body_that_is_too_large_stays_here() {
     origin.expect_untouched();
     let fits = gate.exchange(upload("Content-Length: 1024", &[b'x'; 1024]));
     assert_eq!(fits.expect(200).json()["body_bytes"], 1024);
+}
+
+#[test]
+fn a33_a_route_may_have_a_smaller_bound_and_may_only_watch_it() {
+    let origin = Origin::echo();
+    let blueprint = |name: &str, mode: &str| {
+        format!(
+            "[[blueprints]]\nname = \"{name}\"\nhosts = [\"app.example\"]\nprefix = \"/{name}\"\n\
+             upstream = \"legacy\"\nauth = \"public\"\n[blueprints.body]\nbytes = \"1KiB\"\nmode = \"{mode}\"\n"
+        )
+    };
+    let gate = Gate::before(&origin)
+        .with(&blueprint("small", "enforce"))
+        .with(&blueprint("watched", "monitor"))
+        .with(PUBLIC)
+        .start();
+    let status = |path: &str, framing: &str, body: &[u8]| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: app.example\r\n{framing}\r\n\r\n");
+        gate.exchange([head.as_bytes(), body].concat()).status
+    };
+    let body = vec![b'x'; 2048];
+    let chunked = [b"800\r\n".as_slice(), &body, b"\r\n0\r\n\r\n"].concat();
+    for (path, expected) in [("/small", 413), ("/watched", 200), ("/other", 200)] {
+        assert_eq!(
+            status(path, "Content-Length: 2048", &body),
+            expected,
+            "{path}"
+        );
+        assert_eq!(
+            status(path, "Transfer-Encoding: chunked", &chunked),
+            expected,
+            "{path} chunked"
+        );
+    }
+    let line = gate.proxy.await_access_of("/watched");
+    assert!(
+        line["would_refuse"].to_string().contains("body-too-large"),
+        "{line}"
+    );
 }
 
 #[test]

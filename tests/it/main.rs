@@ -21,6 +21,7 @@ mod legacy;
 mod limits;
 mod logs;
 mod names;
+mod network;
 mod paths;
 mod rbac;
 mod reload;
