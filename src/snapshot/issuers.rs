@@ -91,6 +91,7 @@ fn key_source(name: &str, at: At, reader: &Reader<'_>) -> Option<KeySource> {
     let stated: Vec<&str> = ["jwks_url", "jwks_file", "secret", "discovery"]
         .into_iter()
         .filter(|key| reader.has(key))
+        .filter(|key| *key != "discovery" || reader.get(key) != Some(false))
         .collect();
     if let [_, second, ..] = stated.as_slice() {
         reader.error(

@@ -67,6 +67,8 @@ struct Compiler<'a> {
 struct Origin {
     at: Option<At>,
     name: String,
+    /// The blueprint that made it by itself; a route of its own may take all of it.
+    implicit: Option<Box<str>>,
 }
 
 /// Compiles every blueprint.
@@ -193,6 +195,7 @@ impl Compiler<'_> {
             self.origins.push(Origin {
                 at,
                 name: format!("blueprint `{}`", group.name),
+                implicit: Some(group.name.as_str().into()),
             });
         }
     }
@@ -245,6 +248,7 @@ impl Compiler<'_> {
         self.origins.push(Origin {
             at: route.at("path").or(route.place()),
             name: format!("route `{name}`"),
+            implicit: None,
         });
     }
 
@@ -359,7 +363,13 @@ impl Compiler<'_> {
                 Rejected::Shadowed { entry, by } => {
                     let origin = &self.origins[*entry];
                     let Some(at) = origin.at else { continue };
-                    let place = self.routes.get(*by).map_or("", |route| &route.place);
+                    let shadow = self.routes.get(*by);
+                    if shadow.is_some_and(|route| {
+                        origin.implicit.as_ref() == Some(&route.facts.blueprint)
+                    }) {
+                        continue;
+                    }
+                    let place = shadow.map_or("", |route| &route.place);
                     root.error_at(
                         at,
                         format!("{} can never be reached", origin.name),

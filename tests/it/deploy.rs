@@ -467,6 +467,9 @@ fn keys_named(text: &str) -> BTreeSet<String> {
             && header.ends_with(']')
         {
             header.trim_matches(['[', ']']).clone_into(&mut section);
+            // `[upstreams.legacy]` names `upstreams` as well.
+            let ends = section.match_indices('.').map(|(end, _)| end);
+            keys.extend(ends.map(|end| section[..end].to_owned()));
             keys.insert(section.clone());
         } else if let Ok(table) = line.parse::<toml::Table>() {
             flatten(&table, &section, &mut keys);
