@@ -127,6 +127,35 @@ fn b02_plaintext_serves_without_hsts() {
 }
 
 #[test]
+fn b02_a_trusted_proxy_may_say_that_tls_ended_before() {
+    let origin = Origin::with_headers(&[("Set-Cookie", "s=1")]);
+    let gate = Gate::before(&origin)
+        .server("plaintext = true\ntrusted_proxies = [\"127.0.0.0/8\"]")
+        .open();
+    let ended = [
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-For", "203.0.113.7"),
+    ];
+    let response = gate.http().send(request("GET", "/", &ended)).response();
+    expect_hsts(&response);
+    expect_cookie(
+        response.headers("set-cookie")[0],
+        "s=1",
+        &["httponly", "samesite=lax", "secure"],
+    );
+    let head = origin.last_request().head;
+    assert_eq!(head.all("x-forwarded-proto"), ["https"]);
+
+    let stranger = Gate::before(&origin).server("plaintext = true").open();
+    let response = stranger.http().send(request("GET", "/", &ended)).response();
+    assert!(response.header("strict-transport-security").is_none());
+    assert_eq!(
+        origin.last_request().head.all("x-forwarded-proto"),
+        ["http"]
+    );
+}
+
+#[test]
 fn b03_set_replaces_what_upstream_says() {
     let origin = Origin::with_headers(&[
         ("X-Frame-Options", "ALLOWALL"),
