@@ -77,6 +77,13 @@ pub struct Activity {
     /// When the present write began to block, plus one; 0 while none does.
     blocked_since: AtomicU64,
     blocked_from_bytes: AtomicU64,
+    /// Answers whose next piece waits for the parser to ask, which it does not while the client takes nothing.
+    untaken: AtomicU32,
+    taken_ms: AtomicU64,
+    /// When the watchdog looks next, and how long a piece may wait; both known once it watches.
+    armed_ms: AtomicU64,
+    write_ms: AtomicU64,
+    watchdog: Mutex<Option<Waker>>,
     tunnel: AtomicU8,
     refused: AtomicBool,
     /// Touched only behind a violation.
@@ -93,6 +100,34 @@ struct Slot {
 /// A request in flight, until it is dropped; belongs into the response body, so that it lives as long as that.
 #[derive(Debug)]
 pub struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    /// A piece of the answer is ready and waits to be asked for. For HTTP/2, where a stalled stream blocks no write.
+    pub fn offers(&self) {
+        let now_ms = self.0.now_ms();
+        self.0.taken_ms.store(now_ms, Relaxed);
+        self.0.untaken.fetch_add(1, SeqCst);
+        // This runs in the stream's task: the connection's own would look only when its old deadline comes.
+        let due_ms = now_ms.saturating_add(self.0.write_ms.load(Relaxed));
+        if due_ms < self.0.armed_ms.load(SeqCst) {
+            let watchdog = self
+                .0
+                .watchdog
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(watchdog) = watchdog {
+                watchdog.wake();
+            }
+        }
+    }
+
+    /// It was asked for, or nobody will ask any more.
+    pub fn offers_no_more(&self) {
+        self.0.untaken.fetch_sub(1, Relaxed);
+        self.0.taken_ms.store(self.0.now_ms(), Relaxed);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -112,6 +147,11 @@ impl Activity {
             bytes_out: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
             blocked_from_bytes: AtomicU64::new(0),
+            untaken: AtomicU32::new(0),
+            taken_ms: AtomicU64::new(0),
+            armed_ms: AtomicU64::new(u64::MAX),
+            write_ms: AtomicU64::new(u64::MAX),
+            watchdog: Mutex::default(),
             tunnel: AtomicU8::new(NO_TUNNEL),
             refused: AtomicBool::new(false),
             slot: Mutex::default(),
@@ -219,10 +259,17 @@ impl Activity {
                 Overdue::Write,
             )),
         };
-        match (silence, stall) {
-            (Some(first), Some(second)) => Some(if second.0 < first.0 { second } else { first }),
-            (first, second) => first.or(second),
-        }
+        let untaken = (self.untaken.load(Relaxed) > 0).then(|| {
+            let taken = self.taken_ms.load(Relaxed);
+            (
+                taken.saturating_add(millis(deadlines.write)),
+                Overdue::Write,
+            )
+        });
+        [silence, stall, untaken]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(due_ms, _)| *due_ms)
     }
 
     pub(super) fn count_read(&self, bytes: usize) {
@@ -330,6 +377,13 @@ impl Activity {
         }
     }
 
+    fn leave_waker(&self, waker: &Waker) {
+        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watchdog.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            *watchdog = Some(waker.clone());
+        }
+    }
+
     fn now_ms(&self) -> u64 {
         millis(self.accepted.elapsed())
     }
@@ -351,9 +405,11 @@ pub async fn watch(activity: &Activity, deadlines: &Deadlines) -> Overdue {
             .due(deadlines)
             .map_or(now_ms + deadlines.shortest(), |(due_ms, _)| due_ms)
     };
+    activity.write_ms.store(millis(deadlines.write), Relaxed);
     let mut armed_ms = next(activity.now_ms());
     let mut timer = pin!(tokio::time::sleep_until(at(armed_ms)));
     poll_fn(|cx| {
+        activity.leave_waker(cx.waker());
         loop {
             if let Some((due_ms, _)) = activity.due(deadlines)
                 && due_ms < armed_ms
@@ -361,6 +417,7 @@ pub async fn watch(activity: &Activity, deadlines: &Deadlines) -> Overdue {
                 armed_ms = due_ms;
                 timer.as_mut().reset(at(armed_ms));
             }
+            activity.armed_ms.store(armed_ms, SeqCst);
             ready!(timer.as_mut().poll(cx));
             if let Some(overdue) = activity.overdue(Instant::now(), deadlines) {
                 return Poll::Ready(overdue);

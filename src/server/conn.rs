@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -253,8 +253,9 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<GuardedBody>, std::convert::Infallible> {
     let in_flight = activity.begin_request();
+    let version = request.version();
     match rescue(pipeline::serve(&worker, &connection, request)).await {
-        Some(response) => Ok(settle_tunnel(&activity, response, in_flight)),
+        Some(response) => Ok(settle_tunnel(&activity, response, (in_flight, version))),
         None => {
             worker.survivors.metrics.panicked();
             activity.deny_tunnel();
@@ -267,7 +268,7 @@ async fn respond(
 fn settle_tunnel(
     activity: &Activity,
     response: Response<AnswerBody>,
-    in_flight: InFlight,
+    (in_flight, version): (InFlight, Version),
 ) -> Response<GuardedBody> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         activity.deny_tunnel();
@@ -280,5 +281,5 @@ fn settle_tunnel(
         );
         return refused;
     }
-    response.map(|body| GuardedBody::new(body, in_flight))
+    response.map(|body| GuardedBody::new(body, in_flight, version))
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::activity::InFlight;
@@ -15,24 +16,66 @@ use crate::pipeline::body::AnswerBody;
 #[derive(Debug)]
 pub struct GuardedBody {
     body: Option<AnswerBody>,
-    _in_flight: InFlight,
+    in_flight: InFlight,
+    offer: Offer,
+}
+
+/// Whether a piece of the answer waits for the client to take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// Not watched: HTTP/1, where a client that takes nothing blocks the write itself.
+    Unwatched,
+    /// Nothing waits.
+    None,
+    /// A piece waits.
+    Waiting,
 }
 
 impl GuardedBody {
     /// Guards an answer.
-    pub fn new(body: AnswerBody, in_flight: InFlight) -> Self {
-        Self {
+    pub fn new(body: AnswerBody, in_flight: InFlight, version: Version) -> Self {
+        let mut guarded = Self {
+            offer: if version == Version::HTTP_2 {
+                Offer::None
+            } else {
+                Offer::Unwatched
+            },
             body: Some(body),
-            _in_flight: in_flight,
+            in_flight,
+        };
+        if !guarded.is_end_stream() {
+            guarded.offer();
         }
+        guarded
     }
 
     /// An answer without a body.
     pub fn empty(in_flight: InFlight) -> Self {
         Self {
             body: None,
-            _in_flight: in_flight,
+            in_flight,
+            offer: Offer::Unwatched,
         }
+    }
+
+    fn offer(&mut self) {
+        if self.offer == Offer::None {
+            self.offer = Offer::Waiting;
+            self.in_flight.offers();
+        }
+    }
+
+    fn withdraw(&mut self) {
+        if self.offer == Offer::Waiting {
+            self.offer = Offer::None;
+            self.in_flight.offers_no_more();
+        }
+    }
+}
+
+impl Drop for GuardedBody {
+    fn drop(&mut self) {
+        self.withdraw();
     }
 }
 
@@ -44,10 +87,17 @@ impl Body for GuardedBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
+        let this = self.get_mut();
+        this.withdraw();
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(body).poll_frame(cx);
+        // What was given now must be taken before more is asked for.
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            this.offer();
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
