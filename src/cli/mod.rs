@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod demo;
 pub mod explain;
 mod in_force;
 pub mod healthcheck;
@@ -32,6 +33,8 @@ pub struct Cli {
 pub enum Verb {
     /// Run the gate
     Run(run::RunArgs),
+    /// Show every guard: a weak application inside, the gate before it, tokens and curl lines to try
+    Demo(demo::DemoArgs),
     /// Tell everything that is wrong with a file, and everything that it relaxes
     Check(check::CheckArgs),
     /// Tell, offline, what would happen to a request, stage by stage
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Init(args) => init::run(&args),

@@ -14,6 +14,7 @@ mod architecture;
 mod bearer;
 mod config;
 mod cors;
+mod demo;
 mod deploy;
 mod forwarding;
 mod headers;
