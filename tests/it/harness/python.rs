@@ -1,4 +1,4 @@
-//! The tests' own Python: the legacy app under gunicorn, the HTTP/2 clients, and any program in tests/apps.
+//! The tests' own Python and Node.js: the legacy app under gunicorn, the HTTP/2 clients, and any program in tests/apps.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,17 @@ pub fn venv(program: &str) -> PathBuf {
         "the tests need `{program}` in tests/.venv, which is not there: run ./tests/run, which installs it"
     );
     path
+}
+
+/// Node.js: that of the tests' virtual environment, or else the machine's.
+pub fn node() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/node");
+    let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node_modules");
+    assert!(
+        parts.exists(),
+        "the tests need tests/node_modules, which is not there: run ./tests/run, which installs it"
+    );
+    if own.exists() { own } else { "node".into() }
 }
 
 /// A command that runs `tests/apps/NAME`.
