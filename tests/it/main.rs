@@ -12,6 +12,7 @@ mod harness;
 
 mod architecture;
 mod bearer;
+mod browser;
 mod config;
 mod cors;
 mod demo;
@@ -23,6 +24,7 @@ mod limits;
 mod logs;
 mod names;
 mod network;
+mod observatory;
 mod paths;
 mod rbac;
 mod reload;

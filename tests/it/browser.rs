@@ -1,0 +1,135 @@
+//! What a real browser makes of the gate's answers: headless Chromium, with a fresh profile for each page.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::harness::eventually::eventually_within;
+use crate::harness::origin::answer;
+use crate::harness::process::{Process, missing};
+use crate::harness::{Gate, Origin};
+
+/// A page, and everything the browser loads for it, has this long.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+const PAGE: &str = r#"<!doctype html><title>Legacy</title>
+<p id="inline">inline script blocked</p><p id="own">own script blocked</p><p id="data">own data blocked</p>
+<script>document.getElementById('inline').textContent = 'inline script ran'</script>
+<script src="/own.js"></script>"#;
+
+const SCRIPT: &str = r"document.getElementById('own').textContent = 'own script ran';
+fetch('/data').then((answer) => answer.text()).then((text) => {
+  document.getElementById('data').textContent = 'own data ' + text;
+});";
+
+/// Loads `url` with `app.example` at this machine, and gives the document as it stands once its scripts have run.
+fn dump(url: &str) -> String {
+    let profile = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new("chromium");
+    command
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+        ])
+        .args([
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ])
+        .args([
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--no-proxy-server",
+        ])
+        .args([
+            "--ignore-certificate-errors",
+            "--host-resolver-rules=MAP app.example 127.0.0.1",
+        ])
+        .args(["--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(url)
+        .env("HOME", profile.path())
+        .stdin(Stdio::null());
+    let found = Command::new("chromium").arg("--version").output();
+    assert!(
+        found.is_ok_and(|output| output.status.success()),
+        "{}",
+        missing(&command, &std::io::ErrorKind::NotFound.into())
+    );
+    let mut browser = Process::spawn("chromium", &mut command);
+    eventually_within(PATIENCE, &format!("the browser has shown {url}"), || {
+        (!browser.is_running()).then_some(())
+    });
+    let lines = browser.stdout.clone();
+    eventually_within(PATIENCE, "the document is whole", || {
+        let text = lines.all().join("\n");
+        text.contains("</html>").then_some(text)
+    })
+}
+
+fn html(body: &str) -> Vec<u8> {
+    answer(200, &[("Content-Type", "text/html")], body)
+}
+
+#[test]
+fn inline_script_is_blocked_and_the_page_works_otherwise() {
+    let origin = Origin::serve(|received| match received.head.target() {
+        "/own.js" => answer(200, &[("Content-Type", "text/javascript")], SCRIPT),
+        "/data" => answer(200, &[("Content-Type", "text/plain")], "fine"),
+        _ => html(PAGE),
+    });
+    let bare = dump(&format!("{}/", origin.url()));
+    assert!(bare.contains("inline script ran"), "{bare}");
+    let gate = Gate::before(&origin).open();
+    let port = gate.proxy.https().port();
+    let guarded = dump(&format!("https://app.example:{port}/"));
+    for words in ["inline script blocked", "own script ran", "own data fine"] {
+        assert!(guarded.contains(words), "`{words}`: {guarded}");
+    }
+}
+
+/// Reads the address in its fragment, simply and then with a preflight.
+const VISITOR: &str = r#"<!doctype html><title>Visitor</title><p id="simple"></p><p id="preflighted"></p>
+<script>
+const attempt = (id, options) => fetch(location.hash.slice(1), options)
+  .then((answer) => answer.text())
+  .catch(() => 'nothing')
+  .then((text) => { document.getElementById(id).textContent = id + ' read ' + text; });
+attempt('simple', {});
+attempt('preflighted', { method: 'PUT', headers: { 'content-type': 'application/json' }, body: '{}' });
+</script>"#;
+
+#[test]
+fn only_the_allowed_origin_reads_across_origins() {
+    let backend = Origin::serve(|received| {
+        let open = [("Access-Control-Allow-Origin", "*")];
+        answer(200, &open, format!("secret by {}", received.head.method()))
+    });
+    let (shop, thief) = (Origin::fixed(html(VISITOR)), Origin::fixed(html(VISITOR)));
+    let gate = Gate::before(&backend)
+        .with(&format!(
+            "[[blueprints]]\nname = \"app\"\nupstream = \"legacy\"\nauth = \"public\"\n\
+             [blueprints.cors]\norigins = [\"{}\"]\nmethods = [\"GET\", \"PUT\"]\nheaders = [\"content-type\"]\n",
+            shop.url()
+        ))
+        .start();
+    let secret = format!("https://app.example:{}/secret", gate.proxy.https().port());
+    let friend = dump(&format!("{}/#{secret}", shop.url()));
+    for words in [
+        "simple read secret by GET",
+        "preflighted read secret by PUT",
+    ] {
+        assert!(friend.contains(words), "`{words}`: {friend}");
+    }
+    let before = backend.requests().len();
+    let stranger = dump(&format!("{}/#{secret}", thief.url()));
+    for words in ["simple read nothing", "preflighted read nothing"] {
+        assert!(stranger.contains(words), "`{words}`: {stranger}");
+    }
+    let reached: Vec<_> = backend.requests().split_off(before);
+    assert!(
+        reached.iter().all(|request| request.head.method() == "GET"),
+        "the preflight kept the PUT away: {reached:#?}"
+    );
+}
