@@ -293,7 +293,7 @@ fn http2_cookie_crumbs_are_joined_for_the_backend() {
 #[test]
 fn many_http2_streams_share_a_connection() {
     let origin = Origin::echo();
-    let gate = Gate::before(&origin).open();
+    let gate = Gate::before(&origin).workers(2).open();
     let account = h2_do(
         &gate,
         json!({"do": "concurrent", "path": "/many", "count": 40}),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::harness::gate::{PUBLIC, Running, request};
-use crate::harness::{Gate, Issuer, Mint, Origin, Response};
+use crate::harness::{Gate, Issuer, Mint, Origin, Response, eventually};
 
 /// The number after `name=` in a structured field.
 fn parameter(value: &str, name: &str) -> u64 {
@@ -16,6 +16,7 @@ fn parameter(value: &str, name: &str) -> u64 {
 
 fn limited(origin: &Origin, limits: &str) -> Running {
     Gate::before(origin)
+        .workers(2)
         .defaults(&format!("rate_limits = [{limits}]"))
         .open()
 }
@@ -269,6 +270,7 @@ fn b46_failed_logins_cost_more() {
 /// A gate that believes this machine about client addresses.
 fn believing(origin: &Origin, limits: &str) -> Running {
     Gate::before(origin)
+        .workers(2)
         .server("trusted_proxies = [\"127.0.0.0/8\"]")
         .defaults(&format!("rate_limits = [{limits}]"))
         .open()
@@ -410,11 +412,20 @@ fn a33_a_route_may_have_a_smaller_bound_and_may_only_watch_it() {
             "{path} chunked"
         );
     }
-    let line = gate.proxy.await_access_of("/watched");
-    assert!(
-        line["would_refuse"].to_string().contains("body-too-large"),
-        "{line}"
+    gate.proxy.await_metric(
+        "portcullis_refusals_total",
+        &["reason=\"body-too-large\"", "mode=\"monitor\""],
+        2.0,
     );
+    let watched = eventually("both lines", || {
+        let mut lines = gate.proxy.access_lines();
+        lines.retain(|line| line["url.path"] == "/watched");
+        (lines.len() == 2).then_some(lines)
+    });
+    for line in watched {
+        let would = line["would_refuse"].to_string();
+        assert!(would.contains("body-too-large"), "{line}");
+    }
 }
 
 #[test]
@@ -505,7 +516,7 @@ fn connections_of_one_client_are_counted() {
     let fourth = crate::harness::Client::try_tls(gate.proxy.https(), &options);
     assert!(fourth.is_err(), "a fourth connection was served");
     drop(held);
-    crate::harness::eventually("a slot is free again", || {
+    eventually("a slot is free again", || {
         let mut client = crate::harness::Client::try_tls(gate.proxy.https(), &options).ok()?;
         client.send(request("GET", "/", &[])).try_response().ok()
     });

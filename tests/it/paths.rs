@@ -396,3 +396,35 @@ fn b29_no_spelling_of_a_guarded_path_is_another_route() {
         .collect();
     assert!(reached.is_empty(), "{reached:?}");
 }
+
+#[test]
+fn b29_a_trailing_slash_is_no_way_around_a_route() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let only_admin = API.replace(
+        "[[blueprints.routes]]\nname = \"admin-below\"\npath = \"/admin/{*rest}\"\nauth = { roles = { any = [\"admin\"] } }\n",
+        "",
+    );
+    assert_ne!(only_admin, API);
+    let gate = Gate::before(&origin)
+        .with(&issuer.section())
+        .with(&only_admin)
+        .start();
+    let reader = issuer.bearer(&["reader"]);
+    for target in [
+        "/api/admin",
+        "/api/admin/",
+        "/api//admin//",
+        "/api/admin/.",
+        "/api/admin?",
+        "/api/admin/x/..",
+    ] {
+        let response = gate.get_with(target, &[("Authorization", &reader)]);
+        assert!(
+            matches!(response.status, 400 | 403),
+            "{target}: {}",
+            response.status
+        );
+    }
+    origin.expect_untouched();
+}

@@ -136,7 +136,7 @@ impl Load {
 #[test]
 fn twenty_reloads_under_load_lose_no_request() {
     let origin = Origin::fixed(answer(200, &[], "ok"));
-    let mut gate = Gate::before(&origin).with(&edition(0)).start();
+    let mut gate = Gate::before(&origin).workers(2).with(&edition(0)).start();
     let load = Load::start(&gate);
     for number in 1..=20 {
         gate.reload_with(&edition(number));
@@ -187,7 +187,7 @@ fn sigterm_under_load_loses_no_request() {
         eventually_pause(Duration::from_millis(5));
         answer(200, &[], "ok")
     });
-    let mut gate = Gate::before(&origin).open();
+    let mut gate = Gate::before(&origin).workers(2).open();
     let load = Load::until_refused(&gate);
     eventually_pause(Duration::from_millis(300));
     gate.proxy.signal("TERM");

@@ -42,6 +42,7 @@ const LOST_KEYS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256
 /// What the file will say.
 #[derive(Clone, Default)]
 struct Policy {
+    workers: usize,
     server: String,
     defaults: String,
     tls: String,
@@ -58,10 +59,10 @@ impl Policy {
             &self.defaults
         };
         format!(
-            "[server]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n{}\n\
+            "[server]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = {}\n{}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n\n[log]\n{}\n\n[tls]\n{}\n\n\
              [upstreams.legacy]\n{}\n\n[defaults]\n{defaults}\n\n{}",
-            self.server, self.log, self.tls, self.upstream, self.rest
+            self.workers, self.server, self.log, self.tls, self.upstream, self.rest
         )
     }
 }
@@ -85,7 +86,10 @@ impl Gate {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let ca = Ca::new(directory.path());
         let leaf = ca.server("app", &["app.example", "localhost"]);
-        let mut policy = Policy::default();
+        let mut policy = Policy {
+            workers: 1,
+            ..Policy::default()
+        };
         let _ = write!(policy.upstream, "servers = [\"{url}\"]");
         policy.tls = leaf.section();
         let trust = directory.path().join("ca.pem").display().to_string();
@@ -114,6 +118,13 @@ impl Gate {
              jwks_file = '{}'\nalgorithms = [\"ES256\"]\nroles = [\"realm_access.roles\"]\n",
             file.display()
         ))
+    }
+
+    /// Serves with several workers. With one, which it is otherwise, a connection to the backend that may be used again
+    /// would be.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.policy.workers = count;
+        self
     }
 
     /// Adds lines to `[server]`.
