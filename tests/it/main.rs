@@ -13,6 +13,7 @@ mod harness;
 mod architecture;
 mod bearer;
 mod browser;
+mod cli;
 mod config;
 mod cors;
 mod demo;

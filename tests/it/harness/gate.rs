@@ -201,6 +201,11 @@ impl Gate {
             policy: self.policy,
         }
     }
+
+    /// Writes the file without starting anything, for the offline verbs.
+    pub fn write(&self) -> std::path::PathBuf {
+        write_policy(self.directory.path(), &self.policy.text())
+    }
 }
 
 /// A started gate. The proxy goes first when it drops, then its directory.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 
 use serde_json::Value;
 
@@ -171,6 +171,14 @@ pub fn portcullis() -> Command {
         .env_remove("RUST_LOG")
         .stdin(std::process::Stdio::null());
     command
+}
+
+/// Runs a verb to its end.
+pub fn portcullis_verb(arguments: &[&str]) -> Output {
+    portcullis()
+        .args(arguments)
+        .output()
+        .expect("the built program starts")
 }
 
 /// Writes `text` to `directory/gate.toml`.
