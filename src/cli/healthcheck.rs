@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -13,8 +13,8 @@ use clap::Args;
 
 use super::{BAD_FILE, misused, named_file, run::color};
 use crate::{
-    config::{ListenAddr, Problem, Severity, load, render},
-    snapshot::{compile::compile, server::Admin, survivors::Survivors},
+    config::{ListenAddr, Reader, Secret, Severity, load, render},
+    snapshot::server::{self, Admin},
 };
 
 /// How long each step may take.
@@ -78,7 +78,7 @@ pub fn run(args: &HealthcheckArgs) -> ExitCode {
 /// Where to ask, and what opens the door.
 struct Desk {
     listen: ListenAddr,
-    token: Option<crate::config::Secret>,
+    token: Option<Secret>,
 }
 
 fn address_of(url: &str) -> Option<ListenAddr> {
@@ -90,28 +90,26 @@ fn address_of(url: &str) -> Option<ListenAddr> {
     address.parse().ok().map(ListenAddr::Tcp)
 }
 
-fn of_file(file: &std::path::Path) -> Result<Desk, ExitCode> {
+/// Only `[admin]` is read: a file whose other parts are being edited says nothing against the gate that runs.
+fn of_file(file: &Path) -> Result<Desk, ExitCode> {
     let loaded = load(file, &[]);
-    let Some(compiled) = compile(&loaded, &loaded.problems, &Survivors::new(1)) else {
-        let errors: Vec<Problem> = loaded
-            .problems
-            .sorted()
-            .into_iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .collect();
+    let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
+    if let Some(Admin { listen, token }) = server::compile(&root).admin {
+        return Ok(Desk {
+            listen: reachable(listen),
+            token,
+        });
+    }
+    if loaded.root.get("admin").is_some() || loaded.root.entries.is_empty() {
+        let mut errors = loaded.problems.sorted();
+        errors.retain(|problem| problem.severity == Severity::Error);
         eprint!("{}", render(&errors, &loaded.sources, color()));
         return Err(ExitCode::from(BAD_FILE));
-    };
-    let Some(Admin { listen, token }) = compiled.snapshot.server.admin else {
-        return Err(misused(&format!(
-            "`{}` has no admin listener\nhint: add `[admin]` with `listen = \"127.0.0.1:9900\"`",
-            file.display()
-        )));
-    };
-    Ok(Desk {
-        listen: reachable(listen),
-        token,
-    })
+    }
+    Err(misused(&format!(
+        "`{}` has no admin listener\nhint: add `[admin]` with `listen = \"127.0.0.1:9900\"`",
+        file.display()
+    )))
 }
 
 /// An address to listen on everywhere is asked on this machine.

@@ -338,6 +338,24 @@ fn healthcheck_takes_listener_and_token_from_the_file() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("401"), "{}", stderr(&refused));
     assert!(!stderr(&refused).contains("barley"));
+    let text = std::fs::read_to_string(&file).expect("our file");
+    write_policy(
+        directory.path(),
+        &text.replace("upstream = \"legacy\"", "upstream = \"no\""),
+    );
+    let output = ask("open sesame");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "a bad edit elsewhere is not the gate's illness"
+    );
+    write_policy(
+        directory.path(),
+        &text.replace("[admin]\nlisten", "[admin]\nlisen"),
+    );
+    let output = ask("open sesame");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("listen"), "{}", stderr(&output));
 }
 
 #[test]
@@ -430,7 +448,11 @@ fn explain_names_the_line_that_decides() {
             .contains(&line("[blueprints.auth]"))
     );
     assert!(refused.stage(Stage::Cors).contains(&line("origins =")));
-    assert!(refused.stage(Stage::Route).contains(":"));
+    assert!(
+        refused
+            .stage(Stage::Route)
+            .contains(&line("[[blueprints.routes]]"))
+    );
     assert_eq!(refused.stage(Stage::Forward), "not reached");
     assert!(!refused.0.contains(&token), "the token is not repeated");
     let denied = Explained::of(&file, &["GET", arguments[1], "--from", "198.51.100.7"]);
