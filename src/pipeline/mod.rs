@@ -11,6 +11,7 @@
 pub mod admit;
 pub mod body;
 pub mod forward;
+pub mod linger;
 pub mod normalise;
 pub mod problem;
 pub mod record;
@@ -47,6 +48,10 @@ pub async fn serve(
     };
     match verdict {
         Ok(admitted) => forward::forward(admitted, arrival, recording).await,
-        Err(halt) => respond::halt(&snapshot, halt, &arrival, recording),
+        Err(halt) => {
+            let answer = respond::halt(&snapshot, halt, &arrival, recording);
+            linger::linger(&mut arrival);
+            answer
+        }
     }
 }

@@ -213,3 +213,16 @@ fn what_a_blueprint_refuses_is_not_served_by_a_broader_one() {
     assert_eq!(status("\"$gate/api\""), "404");
     assert_eq!(status("-X PATCH \"$gate/api/users/7\""), "405");
 }
+
+#[test]
+fn a_refusal_reaches_an_http2_client_that_is_still_sending() {
+    let mut demo = start_demo(&ANY_PORTS);
+    let (variables, _) = read_page(&page_of(&mut demo));
+    for size in [5, 2_000, 100_000] {
+        let statuses = shell(&format!(
+            "{variables}for n in 1 2 3 4 5 6 7 8; do head -c {size} /dev/zero | \
+             curl -sk --http2 -o /dev/null -w '%{{http_code}} ' --data-binary @- \"$gate/admin\"; done"
+        ));
+        assert_eq!(statuses, "401 ".repeat(8), "{size} bytes");
+    }
+}

@@ -212,7 +212,7 @@ const LINES: &[Line] = &[
         says: "More than the 1 KiB that this route takes",
         shows: "413 | body-too-large",
         hides: "size",
-        command: r#"head -c 2000 /dev/zero | curl -sk --http1.1 -w ' %{http_code}\n' --data-binary @- "$gate/upload""#,
+        command: r#"head -c 2000 /dev/zero | curl -sk -w ' %{http_code}\n' --data-binary @- "$gate/upload""#,
     },
     Line {
         says: "A method that the API does not have",
