@@ -560,7 +560,7 @@ fn explain_does_not_fetch_keys_and_says_so() {
     let origin = Origin::echo();
     let gate = Gate::before(&origin).with(&issuer.section()).with(API);
     let file = gate.write();
-    let token = issuer.mint(&Mint::new().roles(&["admin"]));
+    let token = issuer.mint(&Mint::new().roles(&["admin", "\u{1b}[31mred"]));
     let token_file = write_token(gate.directory(), &token);
     let said = Explained::of(
         &file,
@@ -572,6 +572,10 @@ fn explain_does_not_fetch_keys_and_says_so() {
         ],
     );
     said.says(&["verdict      unknown"]);
+    assert!(
+        !said.0.contains('\u{1b}'),
+        "a token cannot paint the terminal"
+    );
     let authn = said.stage(Stage::Authn);
     for text in [
         "keys of issuer \"corp\" are not on disk: signature not checked",

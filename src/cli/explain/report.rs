@@ -110,6 +110,8 @@ impl<'a> Report<'a> {
         }
         let mut name = stage.as_str();
         for line in lines {
+            // A token may say anything, also to a terminal.
+            let line = line.replace(char::is_control, "\u{fffd}");
             writeln!(f, "  {name:<11} {line}")?;
             name = "";
         }
