@@ -74,7 +74,7 @@ pub struct Activity {
     in_flight: AtomicU32,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    /// When the present write began to block, plus one; 0 while none does.
+    /// When the present write began to block, never 0; 0 while none does.
     blocked_since: AtomicU64,
     blocked_from_bytes: AtomicU64,
     /// Answers whose next piece waits for the parser to ask, which it does not while the client takes nothing.
@@ -246,19 +246,19 @@ impl Activity {
     /// The next deadline as things stand.
     fn due(&self, deadlines: &Deadlines) -> Option<(u64, Overdue)> {
         let since = |limit: Duration| self.since_ms.load(Relaxed).saturating_add(millis(limit));
+        let blocked_since = self.blocked_since.load(Relaxed);
         let silence = match self.stage.load(Relaxed) {
-            _ if self.in_flight() > 0 => None,
+            // A client that is still being answered owes nothing.
+            _ if self.in_flight() > 0 || blocked_since > 0 => None,
             FRESH | HEAD | BODY => Some((since(deadlines.header), Overdue::Header)),
             IDLE => Some((since(deadlines.keep_alive), Overdue::KeepAlive)),
             _ => None,
         };
-        let stall = match self.blocked_since.load(Relaxed) {
-            0 => None,
-            blocked => Some((
-                (blocked - 1).saturating_add(millis(deadlines.write)),
-                Overdue::Write,
-            )),
-        };
+        let stall = (
+            blocked_since.saturating_add(millis(deadlines.write)),
+            Overdue::Write,
+        );
+        let stall = (blocked_since > 0).then_some(stall);
         let untaken = (self.untaken.load(Relaxed) > 0).then(|| {
             let taken = self.taken_ms.load(Relaxed);
             (
@@ -349,7 +349,7 @@ impl Activity {
     pub(super) fn write_blocks(&self) {
         if self.blocked_since.load(Relaxed) == 0 {
             self.blocked_from_bytes.store(self.bytes_out(), Relaxed);
-            self.blocked_since.store(self.now_ms() + 1, Relaxed);
+            self.blocked_since.store(self.now_ms().max(1), Relaxed);
         }
     }
 
@@ -364,6 +364,8 @@ impl Activity {
     }
 
     pub(super) fn write_done(&self) {
+        // From here on it is the client's turn.
+        self.since_ms.store(self.now_ms(), Relaxed);
         self.blocked_since.store(0, Relaxed);
     }
 

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 
 use super::activity::{Activity, TunnelVerdict};
 use super::screen::{Phase, Screen, Violation};
@@ -21,6 +22,8 @@ use super::screen::{Phase, Screen, Violation};
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
+/// What may still come of a body that nobody wants: about what the buffers on the way can hold.
+const BODY_LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A stream whose bytes are looked at and counted.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ pub struct GuardedIo<S> {
     activity: Arc<Activity>,
     refused: Option<Refused>,
     writing: bool,
+    lingering: Option<Lingering>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,13 @@ enum Refused {
     Body(Violation),
 }
 
+/// A body that is read to nobody behind the end of its answer.
+#[derive(Debug)]
+struct Lingering {
+    timer: Pin<Box<Sleep>>,
+    left: usize,
+}
+
 impl<S> GuardedIo<S> {
     /// Guards a stream; without a screen for HTTP/2.
     pub fn new(inner: S, screen: Option<Screen>, activity: Arc<Activity>) -> Self {
@@ -51,6 +62,7 @@ impl<S> GuardedIo<S> {
             activity,
             refused: None,
             writing: false,
+            lingering: None,
         }
     }
 
@@ -135,6 +147,14 @@ impl<S> GuardedIo<S> {
         self.activity.write_blocks();
     }
 
+    /// Whether the client is still sending a body.
+    fn is_within_body(&self) -> bool {
+        match self.refused {
+            None => matches!(&self.screen, Some(screen) if screen.phase() == Phase::Body),
+            Some(refused) => matches!(refused, Refused::Body(_)),
+        }
+    }
+
     fn note_flushed(&mut self, outcome: &Poll<io::Result<()>>) {
         match outcome {
             Poll::Ready(_) if self.writing => {
@@ -179,7 +199,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -213,15 +233,46 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
         outcome
     }
 
-    /// Leaves the stream open when a refusal is still to be written on it.
+    /// Leaves the stream open when a refusal is still to be written on it, and lingers over a body cut short: closing
+    /// with its bytes unread would make the kernel throw away the answer on its way.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if matches!(this.refused, Some(Refused::Due)) {
             return Pin::new(this).poll_flush(cx);
         }
-        let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
-        this.note_flushed(&outcome);
-        outcome
+        if this.lingering.is_none() {
+            let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
+            this.note_flushed(&outcome);
+            ready!(outcome)?;
+            if !this.is_within_body() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let lingering = this.lingering.get_or_insert_with(Lingering::new);
+        lingering.poll_drain(&mut this.inner, cx).map(Ok)
+    }
+}
+
+impl Lingering {
+    fn new() -> Self {
+        Self {
+            timer: Box::pin(tokio::time::sleep(LINGER_TIME)),
+            left: BODY_LINGER_BYTES,
+        }
+    }
+
+    fn poll_drain<S: AsyncRead + Unpin>(&mut self, io: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+        let mut spill = [0; 8192];
+        while self.left > 0 && self.timer.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut spill);
+            match ready!(Pin::new(&mut *io).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buf.filled().len());
+                }
+                _ => break,
+            }
+        }
+        Poll::Ready(())
     }
 }
 

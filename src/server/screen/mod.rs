@@ -339,4 +339,4 @@ fn take(left: &mut u64, bytes: &[u8]) -> Step {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

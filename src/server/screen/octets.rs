@@ -105,15 +105,16 @@ pub(super) fn value_run(octets: &[u8]) -> usize {
         let below_space = word.wrapping_sub(ONES * 0x20) & !word;
         let no_delete = word ^ (ONES * 0x7F);
         let delete = no_delete.wrapping_sub(ONES) & !no_delete;
-        if (below_space | delete) & HIGHS == 0 {
+        let flags = (below_space | delete) & HIGHS;
+        if flags == 0 {
             rest = behind;
             continue;
         }
-        let run = value_run_slow(eight);
-        if run < 8 {
-            return octets.len() - rest.len() + run;
+        let place = usize::try_from(flags.trailing_zeros() / 8).unwrap_or_default();
+        if eight.get(place) != Some(&b'\t') {
+            return octets.len() - rest.len() + place;
         }
-        rest = behind;
+        rest = rest.get(place + 1..).unwrap_or_default();
     }
 }
 
