@@ -4,12 +4,9 @@
 //! so that a count on the request path is one uncontended addition. A shard is allocated when it is first written:
 //! ten thousand routes that nobody calls cost a few hundred bytes each.
 
-use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
 
 const SHARDS: usize = 8;
 
@@ -130,42 +127,6 @@ impl Durations {
     }
 }
 
-/// Counters found by a word of the program, for outcomes whose list belongs to another room.
-///
-/// The words are static, so the number of series is bounded by the source code.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    counters: ArcSwap<HashMap<&'static str, Arc<AtomicU64>>>,
-}
-
-impl Tally {
-    pub(super) fn add(&self, word: &'static str) {
-        if let Some(counter) = self.counters.load().get(word) {
-            counter.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        self.counters.rcu(|known| {
-            let mut grown = HashMap::clone(known);
-            grown.entry(word).or_default();
-            grown
-        });
-        if let Some(counter) = self.counters.load().get(word) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Every word and its count, in the order of the alphabet.
-    pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
-        let counters = self.counters.load();
-        let mut counts: Vec<_> = counters
-            .iter()
-            .map(|(word, count)| (*word, count.load(Ordering::Relaxed)))
-            .collect();
-        counts.sort_unstable();
-        counts
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::thread;
@@ -175,7 +136,6 @@ mod tests {
     #[test]
     fn counts_of_all_threads_add_up() {
         let counters = Counters::new(3);
-        let tally = Tally::default();
         assert!(!counters.is_touched());
         thread::scope(|scope| {
             for _ in 0..12 {
@@ -183,7 +143,6 @@ mod tests {
                     for _ in 0..1000 {
                         counters.add(1, 1);
                         counters.add(9, 1);
-                        tally.add("seen");
                     }
                 });
             }
@@ -192,7 +151,6 @@ mod tests {
             [0, 1, 2, 9].map(|index| counters.sum(index)),
             [0, 12_000, 0, 0]
         );
-        assert_eq!(tally.read(), [("seen", 12_000)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 
 use super::access::Decision;
-use super::cells::{Counters, Durations, Tally};
+use super::cells::{Counters, Durations};
 use super::labels::MethodClass;
 use super::scrape;
 use crate::wire::halt::{Reason, Stage};
@@ -38,7 +38,7 @@ pub struct Metrics {
 pub(super) struct Families {
     pub(super) routes: Mutex<BTreeMap<RouteName, Arc<RouteMetrics>>>,
     pub(super) upstreams: Named<UpstreamMetrics>,
-    pub(super) issuers: Named<IssuerMetrics>,
+    pub(super) issuers: Mutex<Option<Probe<Vec<IssuerReading>>>>,
     pub(super) refusals: Refusals,
     pub(super) connections: Arc<[AtomicI64; ConnectionState::ALL.len()]>,
     pub(super) reloads: [AtomicU64; ReloadOutcome::ALL.len()],
@@ -70,6 +70,17 @@ pub struct LimiterReading {
     pub evictions: u64,
 }
 
+/// What an issuer says of itself. The words are those of the program, so their number is bounded.
+#[derive(Clone, Debug, Default)]
+pub struct IssuerReading {
+    /// Name in the file.
+    pub name: String,
+    /// Tokens by outcome.
+    pub tokens: Vec<(&'static str, u64)>,
+    /// Fetches of the key set by outcome.
+    pub fetches: Vec<(&'static str, u64)>,
+}
+
 impl Metrics {
     /// Starts with nothing counted.
     pub fn new() -> Self {
@@ -91,13 +102,9 @@ impl Metrics {
         )
     }
 
-    /// The handle of an issuer, made when first asked for.
-    pub fn issuer(&self, name: &str) -> Arc<IssuerMetrics> {
-        Arc::clone(
-            lock(&self.families.issuers)
-                .entry(name.to_owned())
-                .or_default(),
-        )
+    /// Reads the counts of the issuers at each scrape; a later call takes the place of an earlier one.
+    pub fn watch_issuers(&self, read: impl Fn() -> Vec<IssuerReading> + Send + Sync + 'static) {
+        *lock(&self.families.issuers) = Some(Probe(Box::new(read)));
     }
 
     /// Counts a refusal, or what would have been one.
@@ -262,25 +269,6 @@ impl UpstreamMetrics {
             )
         };
         UpstreamOutcome::ALL.into_iter().map(read)
-    }
-}
-
-/// The counts of one issuer.
-#[derive(Debug, Default)]
-pub struct IssuerMetrics {
-    pub(super) tokens: Tally,
-    pub(super) fetches: Tally,
-}
-
-impl IssuerMetrics {
-    /// Counts a token that was judged, under a word of the program such as `valid` or `expired`.
-    pub fn token(&self, outcome: &'static str) {
-        self.tokens.add(outcome);
-    }
-
-    /// Counts a fetch of the key set, under a word of the program such as `fetched` or `failed`.
-    pub fn fetch(&self, outcome: &'static str) {
-        self.fetches.add(outcome);
     }
 }
 

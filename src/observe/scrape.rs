@@ -98,24 +98,27 @@ fn encode_upstreams(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt
 }
 
 fn encode_issuers(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let issuers = lock(&families.issuers);
+    let issuers = lock(&families.issuers)
+        .as_ref()
+        .map(|read| (read.0)())
+        .unwrap_or_default();
     let mut tokens = counter(out, "tokens_verified", "Tokens that were judged")?;
-    for (issuer, metrics) in &*issuers {
-        for (outcome, count) in metrics.tokens.read() {
+    for issuer in &issuers {
+        for (outcome, count) in issuer.tokens.iter().filter(|(_, count)| *count > 0) {
             add_count(
                 &mut tokens,
-                &[("issuer", issuer.as_str()), ("outcome", outcome)],
-                count,
+                &[("issuer", issuer.name.as_str()), ("outcome", outcome)],
+                *count,
             )?;
         }
     }
     let mut fetches = counter(out, "jwks_fetches", "Fetches of a key set")?;
-    for (issuer, metrics) in &*issuers {
-        for (outcome, count) in metrics.fetches.read() {
+    for issuer in &issuers {
+        for (outcome, count) in issuer.fetches.iter().filter(|(_, count)| *count > 0) {
             add_count(
                 &mut fetches,
-                &[("issuer", issuer.as_str()), ("outcome", outcome)],
-                count,
+                &[("issuer", issuer.name.as_str()), ("outcome", outcome)],
+                *count,
             )?;
         }
     }
@@ -246,6 +249,7 @@ mod tests {
     use super::super::access::Decision;
     use super::super::metrics::{Metrics, Mode, UpstreamOutcome};
     use super::*;
+    use crate::observe::metrics::IssuerReading;
     use crate::wire::halt::{Reason, Stage};
 
     fn scraped() -> String {
@@ -260,8 +264,13 @@ mod tests {
         metrics
             .upstream("legacy")
             .record(UpstreamOutcome::Answered, Duration::from_millis(1));
-        metrics.issuer("corp").token("valid");
-        metrics.issuer("corp").fetch("fetched");
+        metrics.watch_issuers(|| {
+            vec![IssuerReading {
+                name: "corp".to_owned(),
+                tokens: vec![("valid", 1), ("expired", 0)],
+                fetches: vec![("fetched", 1)],
+            }]
+        });
         metrics.refusal(Stage::Authn, Reason::TokenInvalid, Mode::Enforce);
         metrics.reload(ReloadOutcome::Rejected);
         metrics.set_certificates([("app".to_owned(), SystemTime::now())]);

@@ -21,7 +21,7 @@ use crate::{
     snapshot::Route,
     upstream::{
         balance::Pick,
-        body::UpstreamBody,
+        body::{After, UpstreamBody},
         error::UpstreamError,
         send::{Outbound, Sent, send},
         tunnel,
@@ -182,7 +182,7 @@ fn answer(
 ) -> Response<AnswerBody> {
     let Sent {
         mut response,
-        lease,
+        mut lease,
     } = sent;
     let status = response.status();
     let tunnel =
@@ -198,7 +198,8 @@ fn answer(
         head.headers.insert(header::UPGRADE, WEBSOCKET);
         open_tunnel(route, arrival.on_upgrade, backend);
     } else if arrival.upgrade.is_some() {
-        // The client is ready for a tunnel that will not come: whatever it sends next is not HTTP.
+        // Both sides were ready for a tunnel that will not come: whatever they send next need not be HTTP.
+        lease.after = After::Close;
         head.headers
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

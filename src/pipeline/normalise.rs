@@ -83,7 +83,14 @@ pub fn shape(
         (_, Some(false)) | (None, None) => Scheme::Http,
     };
     let mut headers = head.headers;
-    let judged = judge(&head.method, &head.uri, &mut headers, head.version);
+    let judged = if origin.client.contradiction {
+        Err(refusal(
+            Reason::ForwardingConflict,
+            "forwarded-and-x-forwarded-for",
+        ))
+    } else {
+        judge(&head.method, &head.uri, &mut headers, head.version)
+    };
     let (authority, target, verdict) = match judged {
         Ok((authority, target)) => {
             let verdict = if connection.covers(authority.host()) {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    Response,
+    HeaderName, Response,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 
 use crate::{
     exchange::{Exchange, Scheme},
     policy::security_headers::{STRICT, STRICT_HSTS},
-    wire::halt::{Reason, Refusal},
+    wire::halt::{Reason, Refusal, Stage},
 };
 
 const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -50,6 +50,26 @@ fn respond(
     headers.insert(CACHE_CONTROL, NO_STORE);
     for (name, value) in &refusal.headers {
         headers.append(name, value.clone());
+    }
+    response
+}
+
+/// The answer to a request whose handling broke so badly that its exchange is lost. It carries the headers of the
+/// `strict` preset, as [`raw`] does.
+pub fn lost(request_id: &HeaderValue, scheme: Scheme) -> Response<Bytes> {
+    let refusal = Refusal::new(Stage::Forward, Reason::Internal);
+    let mut response = respond(&refusal, request_id, None);
+    let headers = response.headers_mut();
+    let hsts = (scheme == Scheme::Https).then_some(("strict-transport-security", STRICT_HSTS));
+    for (name, value) in STRICT
+        .iter()
+        .map(|(name, _, value)| (*name, *value))
+        .chain(hsts)
+    {
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     }
     response
 }
@@ -229,6 +249,7 @@ const fn advice(reason: Reason) -> &'static str {
             "Send the path in its plain form, without encoded slashes, dots or control characters."
         }
         Reason::BadHost => "Send one Host field that names the site.",
+        Reason::ForwardingConflict => "Forwarded and X-Forwarded-For must name the same client.",
         Reason::InvalidRequest => "Send one credential, in one place.",
         Reason::CredentialsMissing => "Send credentials with the request.",
         Reason::TokenInvalid => "Get new credentials and send the request again.",

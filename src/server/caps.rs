@@ -73,6 +73,16 @@ impl Caps {
     }
 }
 
+impl Counted {
+    /// Counts the connection on another client, once it is known who that is.
+    ///
+    /// # Errors
+    /// The cap that it would break.
+    pub fn hand_to(self, client: IpAddr, most_of_client: usize) -> Result<Self, Full> {
+        self.caps.enter(client, usize::MAX, most_of_client)
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         if let Entry::Occupied(mut held) = self.caps.clients.entry(self.client) {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use hyper::{
     body::Incoming,
@@ -257,9 +258,8 @@ async fn respond(
     match rescue(pipeline::serve(&worker, &connection, request)).await {
         Some(response) => Ok(settle_tunnel(&activity, response, (in_flight, version))),
         None => {
-            worker.survivors.metrics.panicked();
             activity.deny_tunnel();
-            Ok(refusal::internal(in_flight))
+            Ok(refusal::internal(&worker, &connection, in_flight))
         }
     }
 }
@@ -273,7 +273,7 @@ fn settle_tunnel(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         activity.deny_tunnel();
     } else if !activity.open_tunnel() {
-        let mut refused = Response::new(GuardedBody::empty(in_flight));
+        let mut refused = Response::new(GuardedBody::own(Bytes::new(), in_flight));
         *refused.status_mut() = StatusCode::BAD_REQUEST;
         refused.headers_mut().insert(
             http::header::CONNECTION,

@@ -15,9 +15,17 @@ use crate::pipeline::body::AnswerBody;
 /// A body that counts as in flight until it is dropped.
 #[derive(Debug)]
 pub struct GuardedBody {
-    body: Option<AnswerBody>,
+    body: Source,
     in_flight: InFlight,
     offer: Offer,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The pipeline's answer.
+    Answer(AnswerBody),
+    /// Words of the connection itself; `None` once they are out.
+    Own(Option<Bytes>),
 }
 
 /// Whether a piece of the answer waits for the client to take it.
@@ -40,7 +48,7 @@ impl GuardedBody {
             } else {
                 Offer::Unwatched
             },
-            body: Some(body),
+            body: Source::Answer(body),
             in_flight,
         };
         if !guarded.is_end_stream() {
@@ -49,10 +57,10 @@ impl GuardedBody {
         guarded
     }
 
-    /// An answer without a body.
-    pub fn empty(in_flight: InFlight) -> Self {
+    /// An answer of the connection itself.
+    pub fn own(words: Bytes, in_flight: InFlight) -> Self {
         Self {
-            body: None,
+            body: Source::Own(Some(words).filter(|words| !words.is_empty())),
             in_flight,
             offer: Offer::Unwatched,
         }
@@ -89,10 +97,10 @@ impl Body for GuardedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         this.withdraw();
-        let Some(body) = &mut this.body else {
-            return Poll::Ready(None);
+        let polled = match &mut this.body {
+            Source::Answer(body) => Pin::new(body).poll_frame(cx),
+            Source::Own(words) => Poll::Ready(words.take().map(|words| Ok(Frame::data(words)))),
         };
-        let polled = Pin::new(body).poll_frame(cx);
         // What was given now must be taken before more is asked for.
         if matches!(polled, Poll::Ready(Some(Ok(_)))) {
             this.offer();
@@ -101,12 +109,19 @@ impl Body for GuardedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        match &self.body {
+            Source::Answer(body) => body.is_end_stream(),
+            Source::Own(words) => words.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.body {
+            Source::Answer(body) => body.size_hint(),
+            Source::Own(words) => {
+                let length = words.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+            }
+        }
     }
 }

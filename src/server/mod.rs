@@ -10,6 +10,7 @@ pub mod guarded_body;
 pub mod caps;
 pub mod shutdown;
 pub mod refusal;
+pub mod proxy_protocol;
 pub mod conn;
 pub mod listener;
 pub mod worker;

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Method, Response, Version};
+use http::{HeaderValue, Method, Response, Version};
 
 use super::{
-    activity::Overdue,
+    activity::{InFlight, Overdue},
     guarded_body::GuardedBody,
     screen::{Phase, Refusal, Violation},
 };
@@ -141,9 +141,22 @@ fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The bare answer of a request whose handling panicked; its record went with it.
-pub fn internal(guard: super::activity::InFlight) -> Response<GuardedBody> {
-    let mut response = Response::new(GuardedBody::empty(guard));
-    *response.status_mut() = Reason::Internal.status();
-    response
+/// The answer to a request whose handling panicked. Its own record was dropped on the way and says `aborted`; this
+/// gives the client its 500, with the reason and the headers of any other answer.
+pub fn internal(
+    worker: &Worker,
+    connection: &Connection,
+    in_flight: InFlight,
+) -> Response<GuardedBody> {
+    let metrics = &worker.survivors.metrics;
+    metrics.panicked();
+    metrics.refusal(Stage::Forward, Reason::Internal, Mode::Enforce);
+    let scheme = if connection.tls.is_some() {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    let (id, _) = worker.ids();
+    let id = HeaderValue::from_bytes(id.as_bytes()).expect("hexadecimal digits are a valid value");
+    problem::lost(&id, scheme).map(|words| GuardedBody::own(words, in_flight))
 }

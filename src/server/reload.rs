@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     identity::issuer::Issuer,
     observe::{
         log,
-        metrics::{LimiterReading, ReloadOutcome},
+        metrics::{IssuerReading, LimiterReading, ReloadOutcome},
     },
     pipeline::worker::Worker,
     snapshot::{Snapshot, compile, survivors::Survivors},
@@ -103,6 +103,14 @@ fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
                 })
         });
     }
+    let issuers: Vec<_> = compiled.issuers().iter().map(Arc::downgrade).collect();
+    survivors.metrics.watch_issuers(move || {
+        issuers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|issuer| reading(&issuer))
+            .collect()
+    });
     let certificates = compiled
         .snapshot
         .tls
@@ -117,6 +125,14 @@ fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
                 UNIX_EPOCH + Duration::from_secs(end),
             )
         }));
+}
+
+fn reading(issuer: &Issuer) -> IssuerReading {
+    IssuerReading {
+        name: issuer.rules().name.to_string(),
+        tokens: issuer.counts().tokens().collect(),
+        fetches: issuer.counts().fetches().to_vec(),
+    }
 }
 
 /// Reloads while the proxy runs.

@@ -8,21 +8,26 @@ use std::{
 };
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     runtime::Runtime,
     task::JoinSet,
 };
 
 use super::{
-    caps::{Caps, Counted},
+    caps::{Caps, Counted, Full},
     conn,
     listener::{Door, Listener},
+    proxy_protocol,
     shutdown::Shutdown,
 };
 use crate::{
     observe::metrics::Mode,
     pipeline::worker::Worker,
-    wire::halt::{Reason, Stage},
+    wire::{
+        forwarded::is_trusted,
+        halt::{Reason, Stage},
+    },
 };
 
 /// How often the access log is handed over.
@@ -145,49 +150,106 @@ fn is_passing(error: &io::Error) -> bool {
 
 impl Desk {
     fn admit(&self, connections: &mut JoinSet<()>, stream: Stream, peer: SocketAddr) {
-        let limits = self.worker.snapshot().server.limits;
-        let counted =
-            match self
-                .caps
-                .enter(peer.ip(), limits.connections, limits.connections_per_client)
-            {
-                Ok(counted) => counted,
-                Err(full) => {
-                    tracing::debug!(?full, "connection shed");
-                    self.worker.survivors.metrics.refusal(
-                        Stage::Wire,
-                        Reason::Overloaded,
-                        Mode::Enforce,
-                    );
-                    return;
-                }
-            };
+        let snapshot = self.worker.snapshot();
+        let rules = &snapshot.server;
+        // Behind a load balancer the client is not known yet.
+        let introduced = rules.proxy_protocol && matches!(stream, Stream::Tcp(_));
+        let of_client = if introduced {
+            usize::MAX
+        } else {
+            rules.limits.connections_per_client
+        };
+        let counted = match self
+            .caps
+            .enter(peer.ip(), rules.limits.connections, of_client)
+        {
+            Ok(counted) => counted,
+            Err(full) => return shed(&self.worker, full),
+        };
         let (worker, shutdown, door) = (Arc::clone(&self.worker), self.shutdown.clone(), self.door);
+        let entry = Entry {
+            peer,
+            door,
+            counted,
+            introduced,
+        };
         match stream {
             Stream::Tcp(stream) => {
                 let _ = stream.set_nodelay(true);
-                connections.spawn(serve(worker, stream, peer, (shutdown, door, counted)));
+                connections.spawn(serve(worker, stream, entry, shutdown));
             }
             Stream::Unix(stream) => {
-                connections.spawn(serve(worker, stream, peer, (shutdown, door, counted)));
+                connections.spawn(serve(worker, stream, entry, shutdown));
             }
         }
     }
 }
 
-async fn serve<S>(
-    worker: Arc<Worker>,
-    stream: S,
+fn shed(worker: &Worker, full: Full) {
+    tracing::debug!(?full, "connection shed");
+    worker
+        .survivors
+        .metrics
+        .refusal(Stage::Wire, Reason::Overloaded, Mode::Enforce);
+}
+
+/// A connection that was let in.
+struct Entry {
     peer: SocketAddr,
-    (shutdown, door, counted): (Shutdown, Door, Counted),
-) where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    door: Door,
+    counted: Counted,
+    /// A PROXY header comes first.
+    introduced: bool,
+}
+
+async fn serve<S>(worker: Arc<Worker>, mut stream: S, entry: Entry, shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Entry {
+        mut peer,
+        door,
+        mut counted,
+        introduced,
+    } = entry;
+    if introduced {
+        let Some(client) = introduction(&worker, &mut stream, peer).await else {
+            return;
+        };
+        let most = worker.snapshot().server.limits.connections_per_client;
+        counted = match counted.hand_to(client.ip(), most) {
+            Ok(counted) => counted,
+            Err(full) => return shed(&worker, full),
+        };
+        peer = client;
+    }
     match door {
         Door::Tls => conn::tls(worker, stream, peer, shutdown).await,
         Door::Clear => conn::clear(worker, stream, peer, shutdown).await,
     }
     drop(counted);
+}
+
+/// The client by the PROXY header of a trusted load balancer; nothing when the connection is to be dropped.
+async fn introduction<S: AsyncRead + Unpin>(
+    worker: &Worker,
+    stream: &mut S,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    let snapshot = worker.snapshot();
+    if !is_trusted(peer.ip(), &snapshot.server.trusted_proxies) {
+        tracing::debug!(%peer, "connection past the load balancer refused");
+        return None;
+    }
+    let limit = snapshot.server.limits.header_timeout;
+    match tokio::time::timeout(limit, proxy_protocol::read(stream)).await {
+        Ok(Ok(client)) => Some(client.unwrap_or(peer)),
+        Ok(Err(error)) => {
+            tracing::warn!(%peer, %error, "connection without a PROXY header dropped");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 enum Entrance {

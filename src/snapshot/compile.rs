@@ -27,6 +27,11 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// The issuers that the file names.
+    pub fn issuers(&self) -> &[std::sync::Arc<Issuer>] {
+        &self.issuers
+    }
+
     /// The limiters that the file names.
     pub fn limiters(&self) -> &[Named<Description, Limiter>] {
         &self.limiters

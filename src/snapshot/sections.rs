@@ -50,6 +50,12 @@ pub static SERVER: Section = Section {
             "[]",
         ),
         Key::new(
+            "proxy_protocol",
+            Kind::Bool,
+            "trusted proxies begin each connection with a PROXY header, and nobody else may connect",
+            "false",
+        ),
+        Key::new(
             "drain",
             Kind::Duration,
             "longest wait for requests under way when stopping",

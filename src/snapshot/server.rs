@@ -22,6 +22,8 @@ pub struct ServerRules {
     pub workers: usize,
     /// Whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether trusted proxies begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Longest wait for requests when stopping.
     pub drain: Duration,
     /// Bounds on clients.
@@ -126,11 +128,28 @@ pub fn compile(root: &Reader<'_>) -> ServerRules {
             .get::<Vec<Cidr>>("trusted_proxies")
             .map(|list| list.into_iter().map(|cidr| cidr.0).collect())
             .unwrap_or_default(),
+        proxy_protocol: proxy_protocol(&server),
         drain: server.get("drain").unwrap_or(Duration::from_secs(30)),
         limits: limits(&server.section("limits")),
         admin: admin(&root.section("admin")),
         log: log(&root.section("log")),
     }
+}
+
+fn proxy_protocol(server: &Reader<'_>) -> bool {
+    let on = server.get("proxy_protocol").unwrap_or(false);
+    if on
+        && server
+            .get::<Vec<Cidr>>("trusted_proxies")
+            .is_none_or(|list| list.is_empty())
+    {
+        server.error(
+            "proxy_protocol",
+            "nobody is trusted to send a PROXY header, so no connection would be served",
+            Some("name the load balancers in `trusted_proxies`".into()),
+        );
+    }
+    on
 }
 
 fn clear(server: &Reader<'_>) -> Clear {

@@ -28,11 +28,25 @@ pub struct Lease {
     pub worker: usize,
     /// The request body, when there was one.
     pub progress: Option<Arc<BodyProgress>>,
+    /// What becomes of the connection.
+    pub after: After,
+}
+
+/// What becomes of a connection after its exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It waits for the next request.
+    Keep,
+    /// It is closed: the two sides may not agree on where the exchange ended.
+    Close,
 }
 
 impl Lease {
     /// Gives the connection back for the next request.
     fn release(self) {
+        if self.after == After::Close {
+            return;
+        }
         // A request body that is still under way would run into the next exchange.
         if self.progress.as_ref().is_some_and(|p| !p.is_complete()) {
             return;

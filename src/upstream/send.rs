@@ -13,7 +13,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 
 use super::{
     balance::Pick,
-    body::Lease,
+    body::{After, Lease},
     cluster::Cluster,
     connect::connect,
     endpoint::{Endpoint, InFlight},
@@ -225,6 +225,7 @@ fn accept(
             in_flight,
             worker: outbound.worker,
             progress: outbound.progress.clone(),
+            after: After::Keep,
         },
     })
 }

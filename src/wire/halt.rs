@@ -124,6 +124,7 @@ reasons! {
     BadTarget = "bad-target", 400, "The request target is ambiguous or not well-formed";
     BadHost = "bad-host", 400, "The request needs exactly one well-formed host";
     ProtectedConnectionOption = "protected-connection-option", 400, "The Connection header names a header that must not be dropped";
+    ForwardingConflict = "forwarding-conflict", 400, "The forwarding headers name different clients";
     InvalidRequest = "invalid-request", 400, "The request carries its credentials in more than one way";
     CredentialsMissing = "credentials-missing", 401, "This resource needs credentials";
     TokenInvalid = "token-invalid", 401, "The credentials are not valid";
