@@ -62,7 +62,7 @@ pub fn normalise(
     connection: &Arc<Connection>,
     rules: &ServerRules,
     worker: &Worker,
-) -> (Exchange, Result<(), Refusal>) {
+) -> (Exchange, Result<(), Box<Refusal>>) {
     let head = arrival
         .head
         .take()
@@ -76,7 +76,7 @@ pub fn shape(
     connection: &Arc<Connection>,
     rules: &ServerRules,
     ids: (HexId, u64),
-) -> (Exchange, Result<(), Refusal>) {
+) -> (Exchange, Result<(), Box<Refusal>>) {
     let origin = origin(&head.headers, connection, rules, ids);
     let scheme = match (&connection.tls, origin.client.https) {
         (_, Some(true)) | (Some(_), None) => Scheme::Https,
@@ -96,7 +96,7 @@ pub fn shape(
             let verdict = if connection.covers(authority.host()) {
                 Ok(())
             } else {
-                Err(Refusal::new(Stage::Normalise, Reason::Misdirected))
+                Err(refusal(Reason::Misdirected, "not-covered"))
             };
             (authority, target, verdict)
         }
@@ -137,12 +137,12 @@ fn judge(
     uri: &Uri,
     headers: &mut HeaderMap,
     version: Version,
-) -> Result<(Authority, Target), Refusal> {
+) -> Result<(Authority, Target), Box<Refusal>> {
     if *method == Method::TRACE || *method == Method::CONNECT {
-        return Err(refusal(Reason::MethodNotAllowed, "trace-or-connect").with(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        ));
+        let mut refusal = refusal(Reason::MethodNotAllowed, "trace-or-connect");
+        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        refusal.headers.insert(header::ALLOW, allow);
+        return Err(refusal);
     }
     let authority = authority(uri, headers)?;
     let target = uri
@@ -159,7 +159,7 @@ fn judge(
 }
 
 /// The one host of a request: the `Host` field, or `:authority`; where both stand they must agree.
-fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
+fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Box<Refusal>> {
     let bad = |detail| refusal(Reason::BadHost, detail);
     let mut fields = headers.get_all(header::HOST).iter();
     let field = fields.next();
@@ -211,6 +211,6 @@ fn is_request_id(value: &HeaderValue) -> bool {
     !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES && bytes.iter().all(u8::is_ascii_graphic)
 }
 
-fn refusal(reason: Reason, detail: &'static str) -> Refusal {
-    Refusal::new(Stage::Normalise, reason).detail(detail)
+fn refusal(reason: Reason, detail: &'static str) -> Box<Refusal> {
+    Box::new(Refusal::new(Stage::Normalise, reason).detail(detail))
 }

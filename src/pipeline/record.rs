@@ -149,7 +149,7 @@ impl Recording {
             None => {
                 metrics
                     .route(UNMATCHED, UNMATCHED)
-                    .record(method, status, self.decision, duration)
+                    .record(method, status, self.decision, duration);
             }
         }
         if let Some(Cause {

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    activity::{Activity, Deadlines, InFlight, watch},
+    activity::{Activity, Deadlines, InFlight, Overdue, watch},
     guarded_body::GuardedBody,
     guarded_io::{GuardedIo, write_refusal},
     refusal,
@@ -83,9 +83,9 @@ where
     });
     let desk = Desk::new(worker, connection, gauge, shutdown);
     if h2 {
-        two(desk, stream).await
+        two(desk, stream).await;
     } else {
-        one(desk, stream).await
+        one(desk, stream).await;
     }
 }
 
@@ -229,14 +229,13 @@ where
             biased;
             _ = &mut http => break,
             // An HTTP/2 client is told by GOAWAY; what it has under way may still end.
-            overdue = &mut watchdog => match overdue {
-                super::activity::Overdue::Write => break,
-                _ => {
+            overdue = &mut watchdog => {
+                if overdue != Overdue::Write {
                     http.as_mut().graceful_shutdown();
                     let _ = tokio::time::timeout(limits.header_timeout, &mut http).await;
-                    break;
                 }
-            },
+                break;
+            }
             () = &mut draining, if !told => {
                 told = true;
                 desk.gauge.move_to(ConnectionState::Draining);
@@ -255,12 +254,11 @@ async fn respond(
 ) -> Result<Response<GuardedBody>, std::convert::Infallible> {
     let in_flight = activity.begin_request();
     let version = request.version();
-    match rescue(pipeline::serve(&worker, &connection, request)).await {
-        Some(response) => Ok(settle_tunnel(&activity, response, (in_flight, version))),
-        None => {
-            activity.deny_tunnel();
-            Ok(refusal::internal(&worker, &connection, in_flight))
-        }
+    if let Some(response) = rescue(pipeline::serve(&worker, &connection, request)).await {
+        Ok(settle_tunnel(&activity, response, (in_flight, version)))
+    } else {
+        activity.deny_tunnel();
+        Ok(refusal::internal(&worker, &connection, in_flight))
     }
 }
 

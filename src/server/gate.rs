@@ -99,7 +99,7 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
         access,
         runtime: Builder::new_current_thread().enable_all().build()?,
     };
-    desk.attend(in_use, (admin, threads), || ready(&addresses))?;
+    desk.attend(&in_use, (admin, threads), || ready(&addresses))?;
     let Desk {
         reloader, access, ..
     } = desk;
@@ -224,7 +224,7 @@ impl Ready {
             ("admin", &self.admin),
         ] {
             if !list.is_empty() {
-                line.push_str(&format!(" {name}={}", list.join(",")));
+                line.extend([" ", name, "=", &list.join(",")]);
             }
         }
         // Standard error may be closed; the gate serves all the same.
@@ -244,13 +244,13 @@ struct Desk {
 impl Desk {
     fn attend(
         &self,
-        in_use: InUse,
+        in_use: &InUse,
         (admin, threads): (Option<Opened>, Vec<thread::JoinHandle<()>>),
         ready: impl FnOnce(),
     ) -> Result<(), GateError> {
         self.runtime.block_on(async {
             let mut signals = Signals::new()?;
-            look_after(&in_use);
+            look_after(in_use);
             self.serve_admin(&in_use.snapshot, admin);
             let mut files = FileWatch::new();
             files.follow(&in_use.files);
@@ -277,8 +277,8 @@ impl Desk {
     /// Compiles away from this thread, which must go on answering probes.
     async fn reload(&self, files: &mut FileWatch) {
         let reloader = Arc::clone(&self.reloader);
-        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
-        if let Ok(Some(in_use)) = reloaded {
+        let outcome = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        if let Ok(Some(in_use)) = outcome {
             look_after(&in_use);
             files.follow(&in_use.files);
         }

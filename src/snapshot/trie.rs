@@ -81,12 +81,11 @@ impl Trie {
 }
 
 fn occupy(slot: &mut Option<RouteId>, route: RouteId) -> Result<(), NotEntered> {
-    match slot {
-        Some(by) => Err(NotEntered::Taken(*by)),
-        None => {
-            *slot = Some(route);
-            Ok(())
-        }
+    if let Some(by) = slot {
+        Err(NotEntered::Taken(*by))
+    } else {
+        *slot = Some(route);
+        Ok(())
     }
 }
 

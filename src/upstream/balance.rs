@@ -53,11 +53,11 @@ pub struct Pick {
     pub client: u64,
 }
 
-fn power_of_two<'a>(
-    endpoints: &'a [Arc<Endpoint>],
+fn power_of_two(
+    endpoints: &[Arc<Endpoint>],
     pick: Pick,
     usable: impl Fn(&Endpoint) -> bool,
-) -> Option<&'a Arc<Endpoint>> {
+) -> Option<&Arc<Endpoint>> {
     let usable: Vec<&Arc<Endpoint>> = endpoints.iter().filter(|e| usable(e)).collect();
     if usable.is_empty() {
         return endpoints.get(bounded(pick.seed, endpoints.len()));

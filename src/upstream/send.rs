@@ -67,9 +67,9 @@ pub async fn send(
         let endpoint = choose(outbound, trail.endpoint.as_ref())?;
         trail.endpoint = Some(Arc::clone(&endpoint));
         trail.attempts = trail.attempts.saturating_add(1);
-        let tried = attempt(outbound, &endpoint, request).await;
-        judge(&endpoint, tried.as_ref().err().map(|(error, _)| error));
-        match tried {
+        let outcome = attempt(outbound, &endpoint, request).await;
+        judge(&endpoint, outcome.as_ref().err().map(|(error, _)| error));
+        match outcome {
             Ok(sent) => return Ok(sent),
             Err((error, Some(unsent)))
                 if error.nothing_was_sent()

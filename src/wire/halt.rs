@@ -223,6 +223,12 @@ impl Halt {
     }
 }
 
+impl From<Box<Refusal>> for Halt {
+    fn from(refusal: Box<Refusal>) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
 impl From<Refusal> for Halt {
     fn from(refusal: Refusal) -> Self {
         Self::Refuse(Box::new(refusal))
