@@ -62,6 +62,8 @@ struct Compiler<'a> {
     origins: Vec<Origin>,
     routes: Vec<Arc<Route>>,
     hosts: Vec<(HostPattern, At)>,
+    /// Blueprints that keep closed what they do not state; entered last, so that any stated route goes before.
+    closed: Vec<Group>,
 }
 
 struct Origin {
@@ -80,6 +82,7 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
         origins: Vec::new(),
         routes: Vec::new(),
         hosts: Vec::new(),
+        closed: Vec::new(),
     };
     let defaults = root.section("defaults");
     let blueprints = root.tables("blueprints");
@@ -92,6 +95,9 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
     }
     for blueprint in &blueprints {
         compiler.blueprint(blueprint, &defaults);
+    }
+    for group in std::mem::take(&mut compiler.closed) {
+        compiler.below(&group, CLOSED, None);
     }
     let unrouted = compiler.policies(&defaults, Stated::Nowhere);
     let (router, rejected) = Router::build(&compiler.entries);
@@ -142,7 +148,7 @@ impl Compiler<'_> {
             self.route(&group, route, &route.over(&levels));
         }
         if blueprint.get::<String>("unmatched").as_deref() == Some("refuse") {
-            self.below(&group, CLOSED, None);
+            self.closed.push(group);
             return;
         }
         if !blueprint.has("upstream") {
@@ -153,6 +159,8 @@ impl Compiler<'_> {
                     Some("add `upstream = \"NAME\"`".into()),
                 );
             }
+            // What its routes leave open has nowhere to go, and must not go where another policy rules.
+            self.closed.push(group);
             return;
         }
         self.implicit(&group, blueprint, &levels);

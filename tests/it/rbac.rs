@@ -228,3 +228,57 @@ fn monitor_lets_a_missing_role_pass_and_says_so() {
         1.0,
     );
 }
+
+#[test]
+fn what_the_routes_of_a_guarded_blueprint_leave_open_is_not_served_by_a_public_one() {
+    let origin = Origin::echo();
+    let routes_alone = r#"
+[[blueprints]]
+name = "api"
+hosts = ["app.example"]
+prefix = "/api"
+auth = { require = ["bearer"], issuers = ["corp"] }
+[[blueprints.routes]]
+path = "/users/{id}"
+methods = ["GET"]
+upstream = "legacy"
+"#;
+    let gate = Gate::before(&origin)
+        .issuer_without_keys()
+        .with(routes_alone)
+        .open();
+    for (method, path, status) in [
+        ("GET", "/api/users/7", 401),
+        ("DELETE", "/api/users/7", 405),
+        ("GET", "/api/other", 404),
+        ("GET", "/api", 404),
+    ] {
+        assert_eq!(
+            gate.request(method, path, &[]).status,
+            status,
+            "{method} {path}"
+        );
+    }
+    origin.expect_untouched();
+    assert_eq!(gate.get("/apis").status, 200);
+}
+
+#[test]
+fn a_stated_blueprint_goes_before_what_another_of_its_prefix_leaves_open() {
+    let origin = Origin::echo();
+    let one_route = r#"
+[[blueprints]]
+name = "one"
+hosts = ["app.example"]
+auth = { require = ["bearer"], issuers = ["corp"] }
+[[blueprints.routes]]
+path = "/admin"
+upstream = "legacy"
+"#;
+    let gate = Gate::before(&origin)
+        .issuer_without_keys()
+        .with(one_route)
+        .open();
+    assert_eq!(gate.get("/admin").status, 401);
+    assert_eq!(gate.get("/other").status, 200);
+}
