@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::{header, header::HeaderValue};
+use http::header;
 
-use super::{mode::Mode, rbac};
+use super::{challenge::challenge, mode::Mode, rbac};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
     exchange::Exchange,
@@ -236,14 +236,10 @@ impl Bearer {
 async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> {
     let token = match bearer::credential(exchange.headers(), exchange.target().query()) {
         Ok(Some(token)) => token,
-        Ok(None) => return Err(challenge(exchange, Reason::CredentialsMissing, "").into()),
+        Ok(None) => return Err(challenge(refusal(Reason::CredentialsMissing), exchange, "").into()),
         Err(error) => {
-            let refusal = challenge(
-                exchange,
-                Reason::InvalidRequest,
-                ", error=\"invalid_request\"",
-            );
-            return Err(refusal.detail(error.code()).into());
+            let refusal = refusal(Reason::InvalidRequest).detail(error.code());
+            return Err(challenge(refusal, exchange, ", error=\"invalid_request\"").into());
         }
     };
     match bearer::verify(token, &bearer.issuers, clock::unix_seconds()).await {
@@ -254,29 +250,16 @@ async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> 
             exchange.principal = Some(principal);
             Ok(())
         }
-        Err(TokenError::KeysUnavailable { retry_after }) => {
-            Err(Refusal::new(Stage::Authn, Reason::KeysUnavailable)
-                .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
-                .into())
-        }
+        Err(TokenError::KeysUnavailable { retry_after }) => Err(refusal(Reason::KeysUnavailable)
+            .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
+            .into()),
         Err(error) => {
-            let refusal = challenge(exchange, Reason::TokenInvalid, ", error=\"invalid_token\"");
-            Err(refusal.detail(error.code()).into())
+            let refusal = refusal(Reason::TokenInvalid).detail(error.code());
+            Err(challenge(refusal, exchange, ", error=\"invalid_token\"").into())
         }
     }
 }
 
-/// `WWW-Authenticate: Bearer realm="<host>"` and what else belongs to it.
-pub(super) fn challenge(exchange: &Exchange, reason: Reason, more: &str) -> Refusal {
-    let stage = if reason == Reason::ScopeMissing {
-        Stage::Rbac
-    } else {
-        Stage::Authn
-    };
-    let value = ["Bearer realm=\"", exchange.authority().host(), "\"", more].concat();
-    let refusal = Refusal::new(stage, reason);
-    match HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-        Ok(value) => refusal.with(header::WWW_AUTHENTICATE, value),
-        Err(_) => refusal,
-    }
+fn refusal(reason: Reason) -> Refusal {
+    Refusal::new(Stage::Authn, reason)
 }

@@ -7,6 +7,7 @@
 
 pub mod authn;
 pub mod body_limit;
+mod challenge;
 pub mod cookies;
 pub mod cors;
 pub mod csp;

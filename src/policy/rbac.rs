@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{authn, mode::Mode};
+use super::{challenge::challenge, mode::Mode};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
     exchange::Exchange,
@@ -238,12 +238,12 @@ pub fn admit(policy: &Rbac, exchange: &mut Exchange) -> Result<(), Halt> {
 }
 
 fn refuse(policy: &Rbac, exchange: &Exchange, reason: Reason) -> Halt {
+    let refusal = Refusal::new(Stage::Rbac, reason);
     if policy.challenge.is_empty() {
-        return Refusal::new(Stage::Rbac, reason).into();
+        refusal.into()
+    } else {
+        challenge(refusal, exchange, &policy.challenge).into()
     }
-    let mut refusal = authn::challenge(exchange, Reason::ScopeMissing, &policy.challenge);
-    refusal.reason = reason;
-    refusal.into()
 }
 
 #[cfg(test)]
