@@ -21,8 +21,11 @@ pub use super::rules::{
     Fetching, IssuerConfig, IssuerRules, KeySource, MAX_TOKEN_BYTES, TokenType,
 };
 use crate::crypto::rng;
-use crate::state::keys::{Pace, Refresh, Refreshed, Versioned, unix_now};
 use crate::state::tokens::VerifiedTokens;
+use crate::state::{
+    clock::unix_seconds,
+    keys::{Pace, Refresh, Refreshed, Versioned},
+};
 
 /// Why an issuer cannot be set up. For the operator.
 #[derive(Debug, Error)]
@@ -391,7 +394,7 @@ impl Issuers {
 
     /// Whether each of them has keys to work with now.
     pub fn are_ready(&self) -> bool {
-        let now = unix_now();
+        let now = unix_seconds();
         self.list().iter().all(|issuer| issuer.has_keys(now))
     }
 }

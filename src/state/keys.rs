@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::clock::unix_seconds;
+
 use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 
@@ -136,7 +138,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshed<T> {
         *flight = Some(Instant::now());
         let (this, fetching) = (Arc::clone(self), fetch());
         let task = tokio::spawn(async move {
-            let outcome = match fetching.await.map(|value| this.put(value, unix_now())) {
+            let outcome = match fetching.await.map(|value| this.put(value, unix_seconds())) {
                 Some(true) => Refresh::Newer,
                 Some(false) => Refresh::Unchanged,
                 None => Refresh::Failed,
@@ -149,20 +151,14 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshed<T> {
     }
 }
 
-/// The wall clock in Unix seconds; 0 on a machine that believes to live before 1970.
-pub fn unix_now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
-    use super::{Pace, Refresh, Refreshed, unix_now};
+    use super::{Pace, Refresh, Refreshed};
+    use crate::state::clock::unix_seconds;
 
     const PACE: Pace = Pace {
         floor: Duration::from_secs(30),
@@ -220,13 +216,13 @@ mod tests {
     #[tokio::test]
     async fn a_failed_fetch_keeps_the_value_and_the_floor_holds() {
         let kept = Refreshed::new(PACE);
-        kept.put("a", unix_now());
+        kept.put("a", unix_seconds());
         assert_eq!(
             kept.refresh(Some(1), || async { None }).await,
             Refresh::Failed
         );
         assert!(
-            kept.current(unix_now())
+            kept.current(unix_seconds())
                 .is_some_and(|held| held.value == "a")
         );
         assert!(matches!(

@@ -107,7 +107,7 @@ fn far_claims() -> Value {
 }
 
 fn now() -> u64 {
-    crate::state::keys::unix_now()
+    crate::state::clock::unix_seconds()
 }
 
 fn header_map(values: &[&str]) -> HeaderMap {
