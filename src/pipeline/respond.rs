@@ -1,7 +1,7 @@
 //! Answers that the proxy makes itself: refusals, ready replies, errors of its own.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderValue, Response, Version, header};
 
 use super::{
     body::AnswerBody,
@@ -140,11 +140,4 @@ fn finish(
 /// The refusal for a request that met an error of our own.
 pub fn internal() -> Refusal {
     Refusal::new(Stage::Forward, Reason::Internal)
-}
-
-/// True for answers that must not have a body.
-pub fn is_bodiless(status: StatusCode) -> bool {
-    status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
 }

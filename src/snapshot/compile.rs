@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use super::{
-    Snapshot, document, issuers, routes, routes::Parts, server, survivors::Survivors, tls,
-    upstreams,
+    Snapshot, document, issuers, routes,
+    routes::Parts,
+    server,
+    survivors::{EndpointRules, Survivors},
+    tls, upstreams,
 };
 use crate::{
     config::{Loaded, Problems, Reader, validate},
@@ -22,7 +25,7 @@ pub struct Compiled {
     /// Files and folders whose change makes a reload.
     pub files: Vec<PathBuf>,
     limiters: Vec<Named<Description, Limiter>>,
-    endpoints: Vec<Named<upstreams::EndpointRules, Endpoint>>,
+    endpoints: Vec<Named<EndpointRules, Endpoint>>,
     issuers: Vec<std::sync::Arc<Issuer>>,
 }
 

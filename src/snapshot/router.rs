@@ -8,11 +8,9 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use http::Method;
 
-use super::trie::{NotEntered, Trie};
+use super::trie::{NotEntered, RouteId, Trie};
 use crate::wire::host::HostPattern;
 
-/// Number of a route in its snapshot.
-pub type RouteId = usize;
 /// The route of a path that a blueprint keeps closed: nothing is served there, and no broader blueprint may.
 pub const CLOSED: RouteId = usize::MAX;
 

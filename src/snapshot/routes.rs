@@ -8,8 +8,9 @@ use http::Method;
 
 use super::{
     Route,
-    router::{CLOSED, Entry, Rejected, RouteId, Router},
+    router::{CLOSED, Entry, Rejected, Router},
     survivors::Survivors,
+    trie::RouteId,
     upstreams::ClusterBook,
 };
 use crate::{

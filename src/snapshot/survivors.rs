@@ -1,16 +1,19 @@
 //! What outlives a reload, in one place: limiters, issuers, endpoints, the keys of session tickets, counters.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::server::ProducesTickets;
 
-use super::upstreams::EndpointRules;
 use crate::{
+    config::ServerUrl,
     identity::issuer::Issuers,
     observe::metrics::Metrics,
     policy::rate_limit::Limiters,
     state::{limiter::KeyHasher, registry::Registry},
-    upstream::endpoint::Endpoint,
+    upstream::endpoint::{Endpoint, LinkRules},
 };
 
 /// Everything that a new snapshot takes over from the one before.
@@ -29,6 +32,19 @@ pub struct Survivors {
     /// Threads that serve: the number of pools of an endpoint.
     pub workers: usize,
     tickets: OnceLock<Arc<dyn ProducesTickets>>,
+}
+
+/// What makes an endpoint the same after a reload: with any other of these it starts anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRules {
+    /// Where it is.
+    pub server: ServerUrl,
+    /// File of trusted authorities and what it held.
+    pub ca: Option<(PathBuf, Vec<u8>)>,
+    /// Name that its certificate must carry.
+    pub server_name: Option<String>,
+    /// How connections to it are made and kept.
+    pub link: LinkRules,
 }
 
 impl Survivors {

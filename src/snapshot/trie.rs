@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::router::RouteId;
+/// Number of a route in its snapshot.
+pub type RouteId = usize;
 
 /// A tree of patterns.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use std::{
 use http::Uri;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 
-use super::survivors::Survivors;
+use super::survivors::{EndpointRules, Survivors};
 use crate::{
     config::{At, Host, OneOrMany, Reader, Scheme, ServerUrl},
     crypto::trust,
@@ -19,24 +19,14 @@ use crate::{
         balance::Balance,
         breaker::BreakerRules,
         budget::Budget,
-        cluster::Cluster,
+        cluster::{Cluster, HealthRules},
         endpoint::{Address, Endpoint, LinkRules},
-        health::HealthRules,
     },
     wire::path::Profile,
 };
 
 /// The upstreams of a file; `None` marks one whose own section has errors.
 pub type ClusterBook = BTreeMap<String, Option<Arc<Cluster>>>;
-
-/// What makes an endpoint the same after a reload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointRules {
-    server: ServerUrl,
-    ca: Option<(PathBuf, Vec<u8>)>,
-    server_name: Option<String>,
-    link: LinkRules,
-}
 
 /// Upstreams and the endpoints behind them.
 #[derive(Debug, Default)]

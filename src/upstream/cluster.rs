@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{balance::Balance, budget::Budget, endpoint::Endpoint, health::HealthRules};
+use http::Uri;
+
+use super::{balance::Balance, budget::Budget, endpoint::Endpoint};
 use crate::{observe::metrics::UpstreamMetrics, wire::path::Profile};
 
 /// The compiled upstream. Endpoints are shared with the snapshots before and after it.
@@ -28,4 +30,15 @@ pub struct Cluster {
     pub profile: Profile,
     /// Counters that outlive a reload.
     pub metrics: Arc<UpstreamMetrics>,
+}
+
+/// `health = { … }`
+#[derive(Clone, Debug)]
+pub struct HealthRules {
+    /// Path and query to ask for.
+    pub path: Uri,
+    /// Pause between two checks.
+    pub every: Duration,
+    /// Bound on one check.
+    pub timeout: Duration,
 }

@@ -3,10 +3,7 @@
 //! Two failures in a row take a server out of the choice, one success brings it back. When all are out, all are
 //! asked: a check that is wrong must not take the whole upstream down.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::sync::{Arc, Weak};
 
 use http::{Request, Uri, header};
 
@@ -19,17 +16,6 @@ use crate::wire::body::ClientBody;
 
 /// Failures in a row that take a server out.
 const FAILURES: u32 = 2;
-
-/// `health = { … }`
-#[derive(Clone, Debug)]
-pub struct HealthRules {
-    /// Path and query to ask for.
-    pub path: Uri,
-    /// Pause between two checks.
-    pub every: Duration,
-    /// Bound on one check.
-    pub timeout: Duration,
-}
 
 /// Checks the servers of a cluster for as long as somebody else holds it.
 pub async fn watch(cluster: Weak<Cluster>) {
