@@ -1,9 +1,16 @@
 //! What is known of the connection that a request came on.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use crate::wire::host::HostPattern;
+use http::HeaderMap;
+
+use crate::wire::{
+    forwarded::{Client, Introduction, Scheme},
+    host::HostPattern,
+};
 
 /// Facts that hold for every request of a connection.
 #[derive(Debug)]
@@ -12,6 +19,16 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// TLS facts, when TLS ends here.
     pub tls: Option<Tls>,
+    /// What was last told to a backend about the client; most requests of a connection say the same.
+    told: Mutex<Option<Told>>,
+}
+
+#[derive(Debug)]
+struct Told {
+    client: Client,
+    host: Box<str>,
+    scheme: Scheme,
+    introduction: Introduction,
 }
 
 /// Facts of a TLS connection.
@@ -24,6 +41,39 @@ pub struct Tls {
 }
 
 impl Connection {
+    /// A connection from this peer.
+    pub fn new(peer: SocketAddr, tls: Option<Tls>) -> Self {
+        Self {
+            peer,
+            tls,
+            told: Mutex::new(None),
+        }
+    }
+
+    /// Writes the forwarding fields for the backend.
+    pub fn introduce(
+        &self,
+        client: &Client,
+        (host, scheme): (&str, Scheme),
+        headers: &mut HeaderMap,
+    ) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = told.as_ref().is_some_and(|told| {
+            told.scheme == scheme && *told.host == *host && told.client == *client
+        });
+        if !same {
+            *told = Introduction::new(client, host, scheme).map(|introduction| Told {
+                client: client.clone(),
+                host: host.into(),
+                scheme,
+                introduction,
+            });
+        }
+        if let Some(told) = &*told {
+            told.introduction.write(headers);
+        }
+    }
+
     /// True when the certificate served on this connection covers the host; always true in clear.
     pub fn covers(&self, host: &str) -> bool {
         self.tls

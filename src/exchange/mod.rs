@@ -129,11 +129,11 @@ pub struct Note {
 
 impl Exchange {
     /// A request whose head is in normal form.
-    pub fn new(head: Head, connection: Arc<Connection>, origin: Origin) -> Self {
+    pub fn new(head: Head, connection: Arc<Connection>, origin: Origin) -> Box<Self> {
         let user_agent = head.headers.get(http::header::USER_AGENT).cloned();
         let accept = head.headers.get(http::header::ACCEPT).cloned();
         let had_authorization = head.headers.contains_key(http::header::AUTHORIZATION);
-        Self {
+        Box::new(Self {
             head,
             connection,
             started: origin.started,
@@ -151,7 +151,7 @@ impl Exchange {
             would_refuse: Vec::new(),
             refused_target: None,
             journal: None,
-        }
+        })
     }
 
     /// The method.

@@ -20,7 +20,7 @@ use crate::{
     policy,
     snapshot::Route,
     upstream::{
-        balance::Pick,
+        balance::{Balance, Pick},
         body::{After, UpstreamBody},
         error::UpstreamError,
         send::{Outbound, Sent, send},
@@ -28,7 +28,6 @@ use crate::{
     },
     wire::{
         body::{BodyBounds, ClientBody},
-        forwarded::Introduction,
         halt::{Refusal, Stage},
         hop::{self, Upgrade},
     },
@@ -49,24 +48,19 @@ pub async fn forward(
     mut recording: Recording,
 ) -> Response<AnswerBody> {
     let route = Arc::clone(admitted.route());
-    let snapshot = recording.worker().snapshot();
+    let snapshot = Arc::clone(recording.snapshot());
     let Some(incoming) = arrival.body.take() else {
         return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
     };
     let (body, progress) = ClientBody::new(incoming, bounds(&route, snapshot.server.limits.body));
     recording.progress.clone_from(&progress);
     let request = outgoing(&route, arrival.upgrade, &mut recording.exchange, body);
-    let (_, seed) = recording.worker().ids();
     let outbound = Outbound {
         cluster: &route.cluster,
         worker: recording.worker().index,
         pick: Pick {
-            seed,
-            client: recording
-                .worker()
-                .survivors
-                .hasher
-                .client(recording.exchange.client),
+            seed: recording.worker().random(),
+            client: client_key(&route, &recording),
         },
         progress,
     };
@@ -98,9 +92,22 @@ pub async fn forward(
 }
 
 fn bounds(route: &Route, listener: BodyBounds) -> BodyBounds {
+    let (bytes, watched_bytes) = route.policies.body_limit.streaming_bytes();
     BodyBounds {
-        bytes: route.policies.body_limit.streaming_bytes(),
+        bytes,
+        watched_bytes,
         ..listener
+    }
+}
+
+/// The client for balancing by client; hashed only where it counts.
+fn client_key(route: &Route, recording: &Recording) -> u64 {
+    match route.cluster.balance {
+        Balance::HashClient => {
+            let hasher = &recording.worker().survivors.hasher;
+            hasher.client(recording.exchange.client)
+        }
+        Balance::PowerOfTwo | Balance::RoundRobin(_) => 0,
     }
 }
 
@@ -130,17 +137,18 @@ fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
     if !route.policies.authn.forwards_authorization() {
         headers.remove(header::AUTHORIZATION);
     }
+    // Room for what follows, so that the map grows once.
+    headers.reserve(12);
     headers.remove(header::EXPECT);
-    if let Ok(host) = HeaderValue::from_str(exchange.authority().as_str()) {
+    let host = exchange.authority().as_str();
+    if headers.get(header::HOST).is_none_or(|sent| sent != host)
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
         headers.insert(header::HOST, host);
     }
-    if let Some(introduction) = Introduction::new(
-        &exchange.chain,
-        exchange.authority().as_str(),
-        exchange.scheme(),
-    ) {
-        introduction.write(headers);
-    }
+    exchange
+        .connection
+        .introduce(&exchange.chain, (host, exchange.scheme()), headers);
     headers.insert(X_REQUEST_ID, exchange.request_id.clone());
     headers.insert(TRACEPARENT, exchange.trace.traceparent());
     if let Some(principal) = &exchange.principal {
@@ -191,6 +199,7 @@ fn answer(
     head.extensions.clear();
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers);
+    head.headers.reserve(16);
     policy::finish(&route.policies, &mut recording.exchange, &mut head);
     recording.decide(Decision::Forwarded, status, None);
     if let Some(backend) = tunnel {

@@ -41,7 +41,7 @@ pub async fn serve(
     let mut arrival = normalise::Arrival::new(head, body);
     let (exchange, normal) =
         normalise::normalise(&mut arrival, connection, &snapshot.server, worker);
-    let mut recording = Recording::new(exchange, worker);
+    let mut recording = Recording::new(exchange, worker, Arc::clone(&snapshot));
     let verdict = match normal {
         Ok(()) => admit::admit(&snapshot, &mut recording).await,
         Err(refusal) => Err(refusal.into()),

@@ -62,7 +62,7 @@ pub fn normalise(
     connection: &Arc<Connection>,
     rules: &ServerRules,
     worker: &Worker,
-) -> (Exchange, Result<(), Box<Refusal>>) {
+) -> (Box<Exchange>, Result<(), Box<Refusal>>) {
     let head = arrival
         .head
         .take()
@@ -76,7 +76,7 @@ pub fn shape(
     connection: &Arc<Connection>,
     rules: &ServerRules,
     ids: (HexId, u64),
-) -> (Exchange, Result<(), Box<Refusal>>) {
+) -> (Box<Exchange>, Result<(), Box<Refusal>>) {
     let origin = origin(&head.headers, connection, rules, ids);
     let scheme = match (&connection.tls, origin.client.https) {
         (_, Some(true)) | (Some(_), None) => Scheme::Https,

@@ -10,7 +10,7 @@ use std::{
 
 use http::{Method, StatusCode, header::HeaderValue};
 
-use super::worker::Worker;
+use super::worker::{Held, Worker};
 use crate::{
     exchange::Exchange,
     observe::{
@@ -48,6 +48,7 @@ pub struct Recording {
     /// The request body, when there was one.
     pub progress: Option<Arc<BodyProgress>>,
     worker: Arc<Worker>,
+    snapshot: Arc<Held>,
     status: Option<StatusCode>,
     decision: Decision,
     cause: Option<Cause>,
@@ -68,9 +69,10 @@ pub struct Cause {
 
 impl Recording {
     /// Begins the record of a request.
-    pub fn new(exchange: Exchange, worker: &Arc<Worker>) -> Self {
+    pub fn new(exchange: Box<Exchange>, worker: &Arc<Worker>, snapshot: Arc<Held>) -> Self {
         Self {
-            exchange: Box::new(exchange),
+            exchange,
+            snapshot,
             route: None,
             trail: Trail::default(),
             upstream_duration: Duration::ZERO,
@@ -87,6 +89,11 @@ impl Recording {
     /// The worker that serves the request.
     pub fn worker(&self) -> &Arc<Worker> {
         &self.worker
+    }
+
+    /// The snapshot that the request is judged by, from its first stage to its last.
+    pub fn snapshot(&self) -> &Arc<Held> {
+        &self.snapshot
     }
 
     /// States what became of the request; the line says `aborted` where nobody does.
@@ -128,14 +135,26 @@ impl Recording {
             self.decision = Decision::Aborted;
         }
         let duration = self.exchange.started.elapsed();
+        self.note_body();
         self.count(duration);
-        let snapshot = self.worker.snapshot();
-        let record = self.line(duration, &snapshot.server.log.redact_query);
+        let record = self.line(duration, &self.snapshot.server.log.redact_query);
         self.worker.with_sink(|sink| {
             if sink.is_on() {
                 sink.append(&record);
             }
         });
+    }
+
+    /// A body that a watching limit would have cut.
+    fn note_body(&mut self) {
+        let over = self
+            .progress
+            .as_ref()
+            .is_some_and(|progress| progress.went_over());
+        let note = (Stage::BodyLimit, Reason::BodyTooLarge);
+        if over && !self.exchange.would_refuse.contains(&note) {
+            self.exchange.would_refuse.push(note);
+        }
     }
 
     fn count(&self, duration: Duration) {

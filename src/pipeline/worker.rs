@@ -69,6 +69,12 @@ impl Worker {
         (ids.next_id(), ids.next_u64())
     }
 
+    /// Random bits, not secret: for balancing.
+    pub fn random(&self) -> u64 {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.next_u64()
+    }
+
     /// The worker's end of the access log.
     pub fn with_sink<T>(&self, act: impl FnOnce(&mut AccessSink) -> T) -> T {
         act(&mut self.sink.lock().unwrap_or_else(PoisonError::into_inner))

@@ -49,11 +49,12 @@ impl BodyLimit {
         vec![("bytes".to_owned(), bound)]
     }
 
-    /// The bound to hold while the body streams; none unless the policy enforces.
-    pub fn streaming_bytes(&self) -> u64 {
+    /// The bounds to hold while the body streams: where it is cut, and where it is only noted.
+    pub fn streaming_bytes(&self) -> (u64, u64) {
         match self.mode {
-            Mode::Enforce => self.bytes,
-            Mode::Monitor | Mode::Off => u64::MAX,
+            Mode::Enforce => (self.bytes, u64::MAX),
+            Mode::Monitor => (u64::MAX, self.bytes),
+            Mode::Off => (u64::MAX, u64::MAX),
         }
     }
 }

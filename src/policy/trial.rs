@@ -83,11 +83,12 @@ pub(crate) fn errors<T>(
 }
 
 /// A request for `app.example/` from a loopback address.
-pub(crate) fn exchange(method: &str, scheme: &str, fields: &[(&'static str, &str)]) -> Exchange {
-    let connection = Connection {
-        peer: "127.0.0.1:40000".parse().unwrap(),
-        tls: None,
-    };
+pub(crate) fn exchange(
+    method: &str,
+    scheme: &str,
+    fields: &[(&'static str, &str)],
+) -> Box<Exchange> {
+    let connection = Connection::new("127.0.0.1:40000".parse().unwrap(), None);
     let head = Head {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
         authority: Authority::parse(b"app.example").unwrap(),

@@ -86,6 +86,7 @@ pub struct Activity {
     watchdog: Mutex<Option<Waker>>,
     tunnel: AtomicU8,
     refused: AtomicBool,
+    draining: AtomicBool,
     /// Touched only behind a violation.
     slot: Mutex<Slot>,
 }
@@ -154,6 +155,7 @@ impl Activity {
             watchdog: Mutex::default(),
             tunnel: AtomicU8::new(NO_TUNNEL),
             refused: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             slot: Mutex::default(),
         })
     }
@@ -165,6 +167,16 @@ impl Activity {
     pub fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(Arc::clone(self))
+    }
+
+    /// Says that the connection is to end after the answers under way.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// True once the connection is to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Requests in flight.

@@ -29,6 +29,8 @@ use crate::{
 
 /// Ping an HTTP/2 client that has requests under way but says nothing.
 const H2_PING: Duration = Duration::from_secs(20);
+/// When stopping, an idle HTTP/1 client may have a request on its way already: its answer closes the connection.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Streams that a client may open and reset before we answer them (CVE-2023-44487).
 const H2_RESETS: usize = 20;
 /// Streams that we may be made to reset (CVE-2025-8671).
@@ -36,6 +38,8 @@ const H2_LOCAL_RESETS: usize = 100;
 const H2_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const H2_SEND_BYTES: usize = 64 * 1024;
+/// Fields of a head that hyper takes by itself.
+const HYPER_FIELDS: usize = 100;
 /// hyper takes no smaller buffer.
 const LEAST_BUFFER: usize = 8192;
 
@@ -45,7 +49,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let gauge = worker.survivors.metrics.connection(ConnectionState::Open);
-    let connection = Arc::new(Connection { peer, tls: None });
+    let connection = Arc::new(Connection::new(peer, None));
     one(Desk::new(worker, connection, gauge, shutdown), stream).await;
 }
 
@@ -77,10 +81,7 @@ where
     let h2 = session.alpn_protocol() == Some(b"h2");
     drop(snapshot);
     gauge.move_to(ConnectionState::Open);
-    let connection = Arc::new(Connection {
-        peer,
-        tls: Some(Tls { version, names }),
-    });
+    let connection = Arc::new(Connection::new(peer, Some(Tls { version, names })));
     let desk = Desk::new(worker, connection, gauge, shutdown);
     if h2 {
         two(desk, stream).await;
@@ -151,15 +152,22 @@ where
             request,
         )
     });
-    let mut http = http1::Builder::new()
-        .max_headers(limits.header_count.saturating_add(1))
+    let mut builder = http1::Builder::new();
+    // The screen refuses more; stating a bound that hyper has anyway costs an allocation a request.
+    if limits.header_count > HYPER_FIELDS {
+        builder.max_headers(limits.header_count);
+    }
+    let mut http = builder
         .max_buf_size(limits.header_bytes.saturating_mul(2).max(LEAST_BUFFER))
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let deadlines = desk.deadlines();
     let overdue = {
         let mut watchdog = pin!(watch(&desk.activity, &deadlines));
-        let mut draining = pin!(desk.shutdown.begun());
+        let mut draining = pin!(last_request(
+            &mut desk.shutdown,
+            (&desk.activity, &mut desk.gauge)
+        ));
         let mut told = false;
         loop {
             tokio::select! {
@@ -168,7 +176,6 @@ where
                 overdue = &mut watchdog => break Some(overdue),
                 () = &mut draining, if !told => {
                     told = true;
-                    desk.gauge.move_to(ConnectionState::Draining);
                     std::pin::Pin::new(&mut http).graceful_shutdown();
                 }
             }
@@ -183,6 +190,17 @@ where
         // The client may be gone already; the line is written either way.
         let _ = write_refusal(&mut parts.io.into_inner().into_inner(), &answer).await;
     }
+}
+
+/// Resolves when an idle connection may be closed: a while after stopping has begun.
+async fn last_request(
+    shutdown: &mut Shutdown,
+    (activity, gauge): (&Activity, &mut ConnectionGuard),
+) {
+    shutdown.begun().await;
+    gauge.move_to(ConnectionState::Draining);
+    activity.drain();
+    tokio::time::sleep(LAST_REQUEST).await;
 }
 
 /// HTTP/2, with every limit stated.
@@ -255,21 +273,28 @@ async fn respond(
     let in_flight = activity.begin_request();
     let version = request.version();
     if let Some(response) = rescue(pipeline::serve(&worker, &connection, request)).await {
-        Ok(settle_tunnel(&activity, response, (in_flight, version)))
+        Ok(settle(&activity, response, (in_flight, version)))
     } else {
         activity.deny_tunnel();
         Ok(refusal::internal(&worker, &connection, in_flight))
     }
 }
 
-/// Tells the screen what became of a tunnel: a 101 leaves here only when no byte came too early.
-fn settle_tunnel(
+/// Tells the screen what became of a tunnel: a 101 leaves here only when no byte came too early. When stopping, the
+/// answer is the connection's last.
+fn settle(
     activity: &Activity,
-    response: Response<AnswerBody>,
+    mut response: Response<AnswerBody>,
     (in_flight, version): (InFlight, Version),
 ) -> Response<GuardedBody> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         activity.deny_tunnel();
+        if activity.is_draining() && version <= Version::HTTP_11 {
+            response.headers_mut().insert(
+                http::header::CONNECTION,
+                http::HeaderValue::from_static("close"),
+            );
+        }
     } else if !activity.open_tunnel() {
         let mut refused = Response::new(GuardedBody::own(Bytes::new(), in_flight));
         *refused.status_mut() = StatusCode::BAD_REQUEST;

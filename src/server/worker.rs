@@ -34,6 +34,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 50;
+/// Connections that are still taken from the system's queue when stopping has begun.
+const LATE: usize = 4096;
 /// Rest after an accept that failed for want of descriptors or memory, so that the thread does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -119,10 +121,14 @@ async fn accept(mut desk: Desk, listener: Listener) -> JoinSet<()> {
         }
     };
     let mut stopping = desk.shutdown.clone();
-    loop {
+    let mut late = 0;
+    while late < LATE {
+        late += usize::from(stopping.has_begun());
         let accepted = tokio::select! {
-            () = stopping.begun() => break,
+            biased;
             accepted = entrance.accept() => accepted,
+            // Only when nobody waits: the system has said yes to those who do.
+            () = stopping.begun() => break,
         };
         while connections.try_join_next().is_some() {}
         match accepted {

@@ -180,6 +180,7 @@ fn limits(reader: &Reader<'_>) -> Limits {
         header_timeout: time("header_timeout", 10),
         body: BodyBounds {
             bytes: size("body_bytes", 10 * 1024 * 1024).0,
+            watched_bytes: u64::MAX,
             idle: time("body_idle", 15),
             rate: size("body_rate", 1024).0,
             grace: Duration::from_secs(10),

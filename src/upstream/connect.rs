@@ -22,8 +22,6 @@ use crate::wire::body::ClientBody;
 
 /// Largest response head that is read, in bytes; more is a broken answer.
 const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
-/// Most fields in a response head.
-const RESPONSE_FIELDS: usize = 200;
 
 /// Connects within the endpoint's timeout and starts the HTTP client on it.
 ///
@@ -37,8 +35,8 @@ pub async fn connect(endpoint: &Endpoint) -> Result<SendRequest<ClientBody>, Ups
         Ok(Err(error)) => return Err(UpstreamError::Connect(error)),
         Ok(Ok(link)) => link,
     };
+    // hyper's own bound of 100 fields is kept: another one costs an allocation a response.
     let (sender, connection) = http1::Builder::new()
-        .max_headers(RESPONSE_FIELDS)
         .max_header_size(RESPONSE_HEAD_BYTES)
         .handshake(TokioIo::new(link))
         .await

@@ -139,7 +139,8 @@ async fn attempt(
             },
         }
     }
-    let mut sender = match connect(endpoint).await {
+    // Rare beside kept connections, and its future is large: it holds a TLS handshake.
+    let mut sender = match Box::pin(connect(endpoint)).await {
         Ok(sender) => sender,
         Err(error) => return Err((error, Some(Box::new(request)))),
     };

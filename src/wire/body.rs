@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -26,6 +26,8 @@ use super::halt::Reason;
 pub struct BodyBounds {
     /// Largest body in bytes.
     pub bytes: u64,
+    /// Size over which a body is only noted, by a limit that watches.
+    pub watched_bytes: u64,
     /// Longest pause between two pieces.
     pub idle: Duration,
     /// Slowest average rate in bytes a second, judged after [`BodyBounds::grace`].
@@ -39,6 +41,7 @@ pub struct BodyBounds {
 pub struct BodyProgress {
     bytes: AtomicU64,
     outcome: AtomicU8,
+    over: AtomicBool,
 }
 
 // 0 is a body still under way.
@@ -52,6 +55,11 @@ impl BodyProgress {
     /// Bytes passed on so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// True when the body grew over a limit that only watches.
+    pub fn went_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// True once the whole body went by.
@@ -205,6 +213,9 @@ impl Metered {
             return self.cut(TOO_LARGE, Reason::BodyTooLarge);
         }
         self.progress.bytes.store(total, Ordering::Relaxed);
+        if total > self.bounds.watched_bytes {
+            self.progress.over.store(true, Ordering::Relaxed);
+        }
         if self.incoming.is_end_stream() {
             self.progress.end(COMPLETE);
         } else if self.too_slow(total) {

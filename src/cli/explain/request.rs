@@ -152,13 +152,11 @@ impl Asked {
             .as_ref()
             .filter(|_| self.scheme == Scheme::Https);
         let certificate = tls.map(|tls| tls.certificates.pick(Some(self.host())));
-        let connection = Connection {
-            peer: SocketAddr::new(self.from, 0),
-            tls: certificate.map(|certificate| Tls {
-                version: "1.3",
-                names: Arc::clone(&certificate.names),
-            }),
-        };
+        let facts = certificate.map(|certificate| Tls {
+            version: "1.3",
+            names: Arc::clone(&certificate.names),
+        });
+        let connection = Connection::new(SocketAddr::new(self.from, 0), facts);
         let label = match (self.scheme, certificate) {
             (Scheme::Http, _) => None,
             (Scheme::Https, Some(certificate)) => Some(certificate.label.clone()),
