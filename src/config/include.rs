@@ -30,8 +30,9 @@ pub(crate) fn merge_includes(loading: &mut Loading, root: &mut Table, file: File
         for path in pattern.expand(&folder, loading) {
             if !seen.contains(&real(&path)) {
                 seen.push(real(&path));
-                let (_, table) = loading.read(&path, Some(pattern.at));
-                merge_file(root, table, loading);
+                if let (_, Some(table)) = loading.read(&path, Some(pattern.at)) {
+                    merge_file(root, table, loading);
+                }
             }
         }
     }

@@ -17,11 +17,17 @@ use super::value::{Table, quoted};
 /// Larger files are refused: places are 32-bit, and no honest file comes near.
 const LARGEST: u64 = 16 << 20;
 
+/// For those who have no file yet.
+const START: &str =
+    "name one with `-c FILE`; `portcullis init --upstream URL` prints one to start from";
+
 /// What was read. When `problems` has errors, `root` is incomplete and only good for showing them.
 #[derive(Debug)]
 pub struct Loaded {
     /// The merged tree.
     pub root: Table,
+    /// False when the main file could not be read: what it lacks is then nobody's mistake.
+    pub readable: bool,
     /// The texts, for messages.
     pub sources: Sources,
     /// Every file that was read, the main one first, for the file watcher.
@@ -35,8 +41,17 @@ pub struct Loaded {
 /// Reads a file with its includes and sets `--set` overrides (`a.b.c=VALUE`) over it.
 pub fn load(path: &Path, overrides: &[String]) -> Loaded {
     let mut loading = Loading::default();
-    let root = loading.read(path, None);
-    loading.finish(root, overrides)
+    let (file, root) = loading.read(path, None);
+    let readable = root.is_some();
+    let mut loaded = loading.finish(
+        (
+            file,
+            root.unwrap_or_else(|| Table::empty(At::new(file, &(0..0)))),
+        ),
+        overrides,
+    );
+    loaded.readable = readable;
+    loaded
 }
 
 /// Reads a text as if it were a file of that name in the current folder.
@@ -70,6 +85,7 @@ impl Loading {
         } = self;
         Loaded {
             root,
+            readable: true,
             sources,
             files,
             folders,
@@ -77,16 +93,22 @@ impl Loading {
         }
     }
 
-    /// Reads and parses one file; a file that cannot be read is an empty table and a problem where it was named.
-    pub(crate) fn read(&mut self, path: &Path, named_at: Option<At>) -> (FileId, Table) {
+    /// Reads and parses one file; one that cannot be read is no table, and a problem where it was named.
+    pub(crate) fn read(&mut self, path: &Path, named_at: Option<At>) -> (FileId, Option<Table>) {
         self.files.push(path.to_owned());
         let folder = path.parent().unwrap_or(Path::new(""));
-        let text = read_text(path).unwrap_or_else(|message| {
-            self.problems.push(Problem::error(message).at(named_at));
-            String::new()
+        let read = read_text(path).map_err(|message| {
+            let problem = Problem::error(message).at(named_at);
+            self.problems.push(match named_at {
+                Some(_) => problem,
+                None => problem.hint(START),
+            });
         });
+        let readable = read.is_ok();
+        let text = read.unwrap_or_default();
         let file = self.sources.add(path.to_string_lossy(), text, folder);
-        (file, parse(file, &self.sources, &self.problems))
+        let table = readable.then(|| parse(file, &self.sources, &self.problems));
+        (file, table)
     }
 }
 

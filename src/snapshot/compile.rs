@@ -50,6 +50,9 @@ impl Compiled {
 
 /// Checks and compiles. Problems are reported into `problems`; with an error among them there is no snapshot.
 pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> Option<Compiled> {
+    if !loaded.readable {
+        return None;
+    }
     validate(&loaded.root, &document::ROOT, problems);
     let root = Reader::new(&loaded.root, problems, &loaded.sources, "");
     let server = server::compile(&root);

@@ -400,7 +400,7 @@ fn a_file_that_is_not_there_is_exit_2() {
         .output()
         .expect("the built program starts");
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("absent.toml"));
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
