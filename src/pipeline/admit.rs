@@ -31,7 +31,8 @@ impl Admitted {
 /// # Errors
 /// The halt of the first stage that does not let it pass.
 pub async fn admit(snapshot: &Snapshot, recording: &mut Recording) -> Result<Admitted, Halt> {
-    judge(snapshot, &mut recording.exchange, &mut recording.route).await
+    let record = &mut **recording;
+    judge(snapshot, &mut record.exchange, &mut record.route).await
 }
 
 /// The same without a record, for `explain`; `met` is the route, once found, whatever its policies say.

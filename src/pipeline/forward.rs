@@ -55,7 +55,9 @@ pub async fn forward(
     let (body, progress) = ClientBody::new(incoming, bounds(&route, snapshot.server.limits.body));
     recording.progress.clone_from(&progress);
     let request = outgoing(&route, arrival.upgrade, &mut recording.exchange, body);
+    let sending = std::time::Instant::now();
     let outbound = Outbound {
+        sending,
         cluster: &route.cluster,
         worker: recording.worker().index,
         pick: Pick {
@@ -64,7 +66,6 @@ pub async fn forward(
         },
         progress,
     };
-    let sending = std::time::Instant::now();
     let mut trail = std::mem::take(&mut recording.trail);
     let sent = send(&outbound, request, &mut trail).await;
     recording.trail = trail;

@@ -4,6 +4,7 @@
 //! dropping the recording writes its line. So a client that leaves, a backend that breaks and a panic all show.
 
 use std::{
+    ops::{Deref, DerefMut},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -34,9 +35,27 @@ pub enum Ending {
     UpstreamBroke,
 }
 
-/// The record of one request.
+/// The record of one request: a handle, since it is moved with the answer at every step.
 #[derive(Debug)]
-pub struct Recording {
+pub struct Recording(Box<Record>);
+
+impl Deref for Recording {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.0
+    }
+}
+
+impl DerefMut for Recording {
+    fn deref_mut(&mut self) -> &mut Record {
+        &mut self.0
+    }
+}
+
+/// What is known of a request and its answer.
+#[derive(Debug)]
+pub struct Record {
     /// The facts of the request.
     pub exchange: Box<Exchange>,
     /// The route, once found.
@@ -70,7 +89,7 @@ pub struct Cause {
 impl Recording {
     /// Begins the record of a request.
     pub fn new(exchange: Box<Exchange>, worker: &Arc<Worker>, snapshot: Arc<Held>) -> Self {
-        Self {
+        Self(Box::new(Record {
             exchange,
             snapshot,
             route: None,
@@ -83,9 +102,11 @@ impl Recording {
             cause: None,
             sent: 0,
             ended: false,
-        }
+        }))
     }
+}
 
+impl Record {
     /// The worker that serves the request.
     pub fn worker(&self) -> &Arc<Worker> {
         &self.worker
@@ -137,12 +158,11 @@ impl Recording {
         let duration = self.exchange.started.elapsed();
         self.note_body();
         self.count(duration);
+        if !self.worker.with_sink(|sink| sink.is_on()) {
+            return;
+        }
         let record = self.line(duration, &self.snapshot.server.log.redact_query);
-        self.worker.with_sink(|sink| {
-            if sink.is_on() {
-                sink.append(&record);
-            }
-        });
+        self.worker.with_sink(|sink| sink.append(&record));
     }
 
     /// A body that a watching limit would have cut.

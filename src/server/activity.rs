@@ -87,6 +87,8 @@ pub struct Activity {
     tunnel: AtomicU8,
     refused: AtomicBool,
     draining: AtomicBool,
+    /// Streams have tasks of their own, so the watchdog must be woken for them: HTTP/2.
+    streams: AtomicBool,
     /// Touched only behind a violation.
     slot: Mutex<Slot>,
 }
@@ -156,6 +158,7 @@ impl Activity {
             tunnel: AtomicU8::new(NO_TUNNEL),
             refused: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            streams: AtomicBool::new(false),
             slot: Mutex::default(),
         })
     }
@@ -312,6 +315,7 @@ impl Activity {
 
     /// Takes note of a connection whose bytes are not screened being in use.
     pub(super) fn unscreened(&self) {
+        self.streams.store(true, Relaxed);
         if self.stage.load(Relaxed) == FRESH {
             self.since_ms.store(self.now_ms(), Relaxed);
             self.stage.store(IDLE, Relaxed);
@@ -423,7 +427,9 @@ pub async fn watch(activity: &Activity, deadlines: &Deadlines) -> Overdue {
     let mut armed_ms = next(activity.now_ms());
     let mut timer = pin!(tokio::time::sleep_until(at(armed_ms)));
     poll_fn(|cx| {
-        activity.leave_waker(cx.waker());
+        if activity.streams.load(Relaxed) {
+            activity.leave_waker(cx.waker());
+        }
         loop {
             if let Some((due_ms, _)) = activity.due(deadlines)
                 && due_ms < armed_ms

@@ -40,11 +40,12 @@ impl Breaker {
     ///
     /// # Errors
     /// The time until the next probe may pass, at least one second.
-    pub fn admit(&self, now_ms: u64) -> Result<(), Duration> {
+    pub fn admit(&self, now_ms: impl FnOnce() -> u64) -> Result<(), Duration> {
         let until = self.open_until_ms.load(Ordering::Acquire);
         if until == 0 {
             return Ok(());
         }
+        let now_ms = now_ms();
         if now_ms < until {
             return Err(Duration::from_millis(until - now_ms).max(Duration::from_secs(1)));
         }
@@ -82,8 +83,9 @@ impl Breaker {
     }
 
     /// True while requests are refused.
-    pub fn is_open(&self, now_ms: u64) -> bool {
-        now_ms < self.open_until_ms.load(Ordering::Acquire)
+    pub fn is_open(&self, now_ms: impl FnOnce() -> u64) -> bool {
+        let until = self.open_until_ms.load(Ordering::Acquire);
+        until != 0 && now_ms() < until
     }
 
     fn open_ms(&self) -> u64 {
@@ -110,30 +112,30 @@ mod tests {
         breaker.success();
         breaker.failure(0);
         breaker.failure(0);
-        assert!(breaker.admit(1).is_ok());
+        assert!(breaker.admit(|| 1).is_ok());
         breaker.failure(5);
-        assert_eq!(breaker.admit(5), Err(Duration::from_secs(10)));
-        assert!(breaker.is_open(5));
+        assert_eq!(breaker.admit(|| 5), Err(Duration::from_secs(10)));
+        assert!(breaker.is_open(|| 5));
     }
 
     #[test]
     fn half_open_lets_one_probe_pass_and_a_success_closes_it() {
         let breaker = breaker();
         (0..3).for_each(|_| breaker.failure(0));
-        assert!(breaker.admit(10_000).is_ok());
-        assert!(breaker.admit(10_001).is_err());
+        assert!(breaker.admit(|| 10_000).is_ok());
+        assert!(breaker.admit(|| 10_001).is_err());
         breaker.success();
-        assert!(breaker.admit(10_002).is_ok());
+        assert!(breaker.admit(|| 10_002).is_ok());
     }
 
     #[test]
     fn a_failed_probe_opens_it_again() {
         let breaker = breaker();
         (0..3).for_each(|_| breaker.failure(0));
-        assert!(breaker.admit(10_000).is_ok());
+        assert!(breaker.admit(|| 10_000).is_ok());
         breaker.failure(10_500);
-        assert!(breaker.admit(20_000).is_err());
-        assert!(breaker.admit(20_500).is_ok());
+        assert!(breaker.admit(|| 20_000).is_err());
+        assert!(breaker.admit(|| 20_500).is_ok());
     }
 
     #[test]
@@ -143,6 +145,6 @@ mod tests {
             open: Duration::from_secs(10),
         });
         (0..100).for_each(|_| breaker.failure(0));
-        assert!(breaker.admit(0).is_ok());
+        assert!(breaker.admit(|| 0).is_ok());
     }
 }

@@ -39,6 +39,8 @@ pub struct Outbound<'a> {
     pub pick: Pick,
     /// What became of the request body.
     pub progress: Option<Arc<BodyProgress>>,
+    /// When sending began.
+    pub sending: Instant,
 }
 
 /// The head of an answer and the connection that it came on.
@@ -89,10 +91,9 @@ fn choose(
     outbound: &Outbound<'_>,
     tried: Option<&Arc<Endpoint>>,
 ) -> Result<Arc<Endpoint>, UpstreamError> {
-    let now_ms = clock::now_ms();
     let usable = |endpoint: &Endpoint| {
         endpoint.is_healthy()
-            && !endpoint.breaker.is_open(now_ms)
+            && !endpoint.breaker.is_open(clock::now_ms)
             && tried.is_none_or(|tried| !std::ptr::eq(Arc::as_ptr(tried), endpoint))
     };
     let cluster = outbound.cluster;
@@ -102,7 +103,7 @@ fn choose(
         .ok_or(UpstreamError::Unacceptable("no-endpoint"))?;
     endpoint
         .breaker
-        .admit(now_ms)
+        .admit(clock::now_ms)
         .map_err(|retry_after| UpstreamError::BreakerOpen { retry_after })?;
     Ok(Arc::clone(endpoint))
 }
@@ -125,11 +126,14 @@ async fn attempt(
 ) -> Result<Sent, (UpstreamError, Unsent)> {
     let in_flight = InFlight::on(endpoint);
     let mut request = request;
-    while let Some(mut idle) = endpoint.pool(outbound.worker).take(Instant::now()) {
+    while let Some(mut idle) = endpoint.pool(outbound.worker).take(outbound.sending) {
         if idle.sender.ready().await.is_err() {
             continue;
         }
-        let spare = spare(&request, idle.since.elapsed());
+        let spare = spare(
+            &request,
+            outbound.sending.saturating_duration_since(idle.since),
+        );
         match exchange(outbound, &mut idle.sender, request).await {
             Ok(response) => return accept(outbound, response, idle.sender, in_flight),
             Err((_, Some(unsent))) => request = *unsent,
