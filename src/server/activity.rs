@@ -8,11 +8,15 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use super::screen::{Phase, Refusal, Violation};
+use super::{
+    caps::Counted,
+    screen::{Phase, Refusal, Violation},
+};
+use crate::observe::metrics::ConnectionGuard;
 
 /// A blocked write counts as stalled until this many bytes went out, so that a byte now and then does not reset it.
 const WRITE_PROGRESS_BYTES: u64 = 16 * 1024;
@@ -91,6 +95,17 @@ pub struct Activity {
     streams: AtomicBool,
     /// Touched only behind a violation.
     slot: Mutex<Slot>,
+    /// Set once a tunnel has outlived the HTTP connection that it began on.
+    seat: OnceLock<Seat>,
+}
+
+/// The place of a connection in the caps and the gauges, until dropped.
+#[derive(Debug)]
+pub struct Seat {
+    /// In the caps.
+    pub counted: Counted,
+    /// In the gauges.
+    pub gauge: ConnectionGuard,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +175,7 @@ impl Activity {
             draining: AtomicBool::new(false),
             streams: AtomicBool::new(false),
             slot: Mutex::default(),
+            seat: OnceLock::new(),
         })
     }
 
@@ -223,6 +239,17 @@ impl Activity {
         let _ = self
             .tunnel
             .compare_exchange(TUNNEL_AWAITED, TUNNEL_DENIED, SeqCst, SeqCst);
+    }
+
+    /// Whether a 101 went out, so that the stream goes on without the HTTP connection.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel.load(SeqCst) == TUNNEL_OPEN
+    }
+
+    /// Keeps the place of this connection for as long as its stream is in use.
+    pub fn keep_seat(&self, seat: Seat) {
+        // A connection becomes a tunnel once; a second seat would be dropped, and so be free again.
+        let _ = self.seat.set(seat);
     }
 
     /// The violation seen on this connection, for the log line of a request that failed over its own body.

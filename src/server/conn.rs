@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    activity::{Activity, Deadlines, InFlight, Overdue, watch},
+    activity::{Activity, Deadlines, InFlight, Overdue, Seat, watch},
+    caps::Counted,
     guarded_body::GuardedBody,
     guarded_io::{GuardedIo, write_refusal},
     refusal,
@@ -43,18 +44,31 @@ const HYPER_FIELDS: usize = 100;
 /// hyper takes no smaller buffer.
 const LEAST_BUFFER: usize = 8192;
 
+/// Who is at the other end, with its place in the caps.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Its place, given up when it leaves.
+    pub counted: Counted,
+}
+
 /// Serves a connection in clear.
-pub async fn clear<S>(worker: Arc<Worker>, stream: S, peer: SocketAddr, shutdown: Shutdown)
+pub async fn clear<S>(worker: Arc<Worker>, stream: S, guest: Guest, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let gauge = worker.survivors.metrics.connection(ConnectionState::Open);
-    let connection = Arc::new(Connection::new(peer, None));
-    one(Desk::new(worker, connection, gauge, shutdown), stream).await;
+    let connection = Arc::new(Connection::new(guest.peer, None));
+    let seat = Seat {
+        counted: guest.counted,
+        gauge,
+    };
+    one(Desk::new(worker, connection, seat, shutdown), stream).await;
 }
 
 /// Serves a connection that begins with a TLS handshake.
-pub async fn tls<S>(worker: Arc<Worker>, stream: S, peer: SocketAddr, shutdown: Shutdown)
+pub async fn tls<S>(worker: Arc<Worker>, stream: S, guest: Guest, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -81,8 +95,13 @@ where
     let h2 = session.alpn_protocol() == Some(b"h2");
     drop(snapshot);
     gauge.move_to(ConnectionState::Open);
-    let connection = Arc::new(Connection::new(peer, Some(Tls { version, names })));
-    let desk = Desk::new(worker, connection, gauge, shutdown);
+    let tls = Tls { version, names };
+    let connection = Arc::new(Connection::new(guest.peer, Some(tls)));
+    let seat = Seat {
+        counted: guest.counted,
+        gauge,
+    };
+    let desk = Desk::new(worker, connection, seat, shutdown);
     if h2 {
         two(desk, stream).await;
     } else {
@@ -95,7 +114,7 @@ struct Desk {
     worker: Arc<Worker>,
     connection: Arc<Connection>,
     activity: Arc<Activity>,
-    gauge: ConnectionGuard,
+    seat: Seat,
     shutdown: Shutdown,
     limits: Limits,
 }
@@ -104,7 +123,7 @@ impl Desk {
     fn new(
         worker: Arc<Worker>,
         connection: Arc<Connection>,
-        gauge: ConnectionGuard,
+        seat: Seat,
         shutdown: Shutdown,
     ) -> Self {
         let limits = worker.snapshot().server.limits;
@@ -112,7 +131,7 @@ impl Desk {
             worker,
             connection,
             activity: Activity::new(),
-            gauge,
+            seat,
             shutdown,
             limits,
         }
@@ -166,7 +185,7 @@ where
         let mut watchdog = pin!(watch(&desk.activity, &deadlines));
         let mut draining = pin!(last_request(
             &mut desk.shutdown,
-            (&desk.activity, &mut desk.gauge)
+            (&desk.activity, &mut desk.seat.gauge)
         ));
         let mut told = false;
         loop {
@@ -181,6 +200,12 @@ where
             }
         }
     };
+    if desk.activity.is_tunnel() {
+        // The stream goes on in the hands of the tunnel, and it still is a connection of this client.
+        desk.seat.gauge.move_to(ConnectionState::Tunnel);
+        desk.activity.keep_seat(desk.seat);
+        return;
+    }
     let refused = match overdue {
         None => refusal::of_violation(desk.activity.take_refusal()),
         Some(overdue) => refusal::of_overdue(overdue, desk.activity.phase()),
@@ -256,7 +281,7 @@ where
             }
             () = &mut draining, if !told => {
                 told = true;
-                desk.gauge.move_to(ConnectionState::Draining);
+                desk.seat.gauge.move_to(ConnectionState::Draining);
                 http.as_mut().graceful_shutdown();
             }
         }

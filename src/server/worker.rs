@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     caps::{Caps, Counted, Full},
-    conn,
+    conn::{self, Guest},
     listener::{Door, Listener},
     proxy_protocol,
     shutdown::Shutdown,
@@ -229,11 +229,11 @@ where
         };
         peer = client;
     }
+    let guest = Guest { peer, counted };
     match door {
-        Door::Tls => conn::tls(worker, stream, peer, shutdown).await,
-        Door::Clear => conn::clear(worker, stream, peer, shutdown).await,
+        Door::Tls => conn::tls(worker, stream, guest, shutdown).await,
+        Door::Clear => conn::clear(worker, stream, guest, shutdown).await,
     }
-    drop(counted);
 }
 
 /// The client by the PROXY header of a trusted load balancer; nothing when the connection is to be dropped.
