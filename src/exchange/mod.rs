@@ -110,6 +110,8 @@ pub struct Exchange {
     pub cors: CorsFact,
     /// The limit nearest to refusing.
     pub tightest: Option<Tightest>,
+    /// Buckets of the limits that charge by the status of the answer, by the name of the limit.
+    pub to_charge: Vec<(Arc<str>, u64)>,
     /// Policies in monitor mode that would have refused.
     pub would_refuse: Vec<(Stage, Reason)>,
     /// The target as it was sent, of a request that has no normal form: for the access line alone.
@@ -148,6 +150,7 @@ impl Exchange {
             principal: None,
             cors: CorsFact::NoOrigin,
             tightest: None,
+            to_charge: Vec::new(),
             would_refuse: Vec::new(),
             refused_target: None,
             journal: None,

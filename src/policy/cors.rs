@@ -97,6 +97,12 @@ pub fn is_preflight(exchange: &Exchange) -> bool {
             .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
+/// Whether [`admit`] will answer this request itself, whatever the answer: it is a preflight, and the rules are enforced.
+pub fn answers(policy: &Cors, exchange: &Exchange) -> bool {
+    matches!(&policy.state, State::Rules(rules) if rules.monitor == Monitor::Enforced)
+        && is_preflight(exchange)
+}
+
 /// Answers preflights; lets everything else pass, since it is the browser that keeps answers from readers.
 ///
 /// # Errors

@@ -21,7 +21,10 @@ mod trial;
 
 use http::response::Parts;
 
-use crate::{exchange::Exchange, wire::halt::Halt};
+use crate::{
+    exchange::Exchange,
+    wire::halt::{Halt, Stage},
+};
 
 /// The compiled policies of one route.
 #[derive(Debug)]
@@ -50,7 +53,12 @@ pub struct Policies {
 /// The refusal or ready reply of the first policy that halts.
 pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), Halt> {
     network::admit(&policies.network, exchange)?;
-    rate_limit::admit(&policies.rate_limits, exchange)?;
+    // What only looks like a preflight goes on to the backend, so it costs what any request does.
+    if cors::answers(&policies.cors, exchange) {
+        exchange.note(Stage::RateLimit, || "preflights are not counted".to_owned());
+    } else {
+        rate_limit::admit(&policies.rate_limits, exchange)?;
+    }
     body_limit::admit(&policies.body_limit, exchange)?;
     cors::admit(&policies.cors, exchange)?;
     authn::admit(&policies.authn, exchange).await?;

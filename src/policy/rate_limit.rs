@@ -2,14 +2,14 @@
 //!
 //! Answers carry `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers). A limit keyed by
 //! `subject` waits until the principal is known. A key that is absent falls back to the client address, so leaving a
-//! header out is no way around a limit. Preflights are not counted.
+//! header out is no way around a limit. Preflights that are answered here are not counted.
 
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{HeaderName, header, header::HeaderValue, response::Parts};
 
-use super::{cors, mode::Mode};
+use super::mode::Mode;
 use crate::{
     config::{At, Complaint, FromValue, Key, Kind, OneOrMany, Reader, Section, Value},
     exchange::{Exchange, Tightest},
@@ -363,10 +363,6 @@ fn policy_field(limits: &[RateLimit]) -> Option<HeaderValue> {
 /// # Errors
 /// 429 `rate-limited` with `Retry-After`.
 pub fn admit(policy: &RateLimits, exchange: &mut Exchange) -> Result<(), Halt> {
-    if cors::is_preflight(exchange) {
-        exchange.note(Stage::RateLimit, || "preflights are not counted".to_owned());
-        return Ok(());
-    }
     check(policy, Stage::RateLimit, exchange)
 }
 
@@ -383,6 +379,10 @@ fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(
     let mut refused: Option<(Refusal, Mode)> = None;
     for limit in policy.limits.iter().filter(|limit| limit.stage() == stage) {
         let key = bucket(policy, limit, exchange);
+        if !limit.cost.is_empty() {
+            // Once the request is on its way its fields are gone, and with them what the bucket is found by.
+            exchange.to_charge.push((Arc::clone(&limit.name), key));
+        }
         let decision = limit.limiter.check(key, 1, now);
         let reset = ceil_seconds(decision.reset);
         tighten(exchange, &limit.name, decision.remaining, reset);
@@ -504,9 +504,13 @@ pub fn finish(policy: &RateLimits, exchange: &mut Exchange, answer: &mut Parts) 
     let status = answer.status.as_u16();
     for limit in &policy.limits {
         if let Some((_, cost)) = limit.cost.iter().find(|(at, _)| *at == status) {
-            limit
-                .limiter
-                .charge(bucket(policy, limit, exchange), *cost, clock::now_ns());
+            let held = exchange.to_charge.iter();
+            let key = held
+                .filter(|(name, _)| *name == limit.name)
+                .map(|(_, key)| *key)
+                .next()
+                .unwrap_or_else(|| bucket(policy, limit, exchange));
+            limit.limiter.charge(key, *cost, clock::now_ns());
         }
     }
     answer.headers.insert(POLICY, field.clone());

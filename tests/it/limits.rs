@@ -521,3 +521,100 @@ fn connections_of_one_client_are_counted() {
         client.send(request("GET", "/", &[])).try_response().ok()
     });
 }
+
+#[test]
+fn what_only_looks_like_a_preflight_is_counted() {
+    let origin = Origin::echo();
+    let marks = [
+        ("Origin", "https://any.example"),
+        ("Access-Control-Request-Method", "GET"),
+    ];
+    // Without rules on origins the backend gets it; in monitor mode it gets what would be refused.
+    for cors in ["", "cors = { mode = \"monitor\", origins = [] }\n"] {
+        let gate = Gate::before(&origin)
+            .defaults(&format!(
+                "{cors}rate_limits = [{{ name = \"few\", quota = 2, window = \"1h\" }}]"
+            ))
+            .open();
+        let statuses: Vec<_> = (0..4)
+            .map(|_| gate.request("OPTIONS", "/", &marks).status)
+            .collect();
+        assert_eq!(statuses[2..], [429, 429], "{cors}");
+    }
+    let gate = Gate::before(&origin)
+        .defaults(
+            "cors = { origins = [] }\nrate_limits = [{ name = \"few\", quota = 2, window = \"1h\" }]",
+        )
+        .open();
+    for _ in 0..4 {
+        gate.request("OPTIONS", "/", &marks).expect(403);
+    }
+    let nowhere = Gate::before(&origin)
+        .defaults("rate_limits = [{ name = \"few\", quota = 2, window = \"1h\" }]")
+        .with(&PUBLIC.replace("app.example", "other.example"))
+        .start();
+    let statuses: Vec<_> = (0..3)
+        .map(|_| nowhere.request("OPTIONS", "/", &marks).status)
+        .collect();
+    assert_eq!(statuses, [404, 404, 429]);
+}
+
+#[test]
+fn a_cost_is_charged_to_the_key_that_was_counted() {
+    let origin = Origin::fixed("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    for key in ["cookie:sid", "header:cookie"] {
+        let gate = limited(
+            &origin,
+            &format!(
+                "{{ name = \"guesses\", key = \"{key}\", quota = 20, window = \"1h\", cost = {{ status_401 = 10 }} }}"
+            ),
+        );
+        let statuses: Vec<_> = (0..3)
+            .map(|_| gate.get_with("/", &[("Cookie", "sid=1")]).status)
+            .collect();
+        assert_eq!(statuses, [401, 401, 429], "{key}");
+        // Another holder, and the client as such, owe nothing.
+        gate.get_with("/", &[("Cookie", "sid=2")]).expect(401);
+        gate.get("/").expect(401);
+    }
+}
+
+#[test]
+fn a_tunnel_is_a_connection_of_its_client() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )?;
+        conn.until_close().map(drop)
+    });
+    let gate = Gate::before(&origin)
+        .server("plaintext = true")
+        .with("[server.limits]\nconnections_per_client = 3\n")
+        .open();
+    let asked = request(
+        "GET",
+        "/chat",
+        &[
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ],
+    );
+    let mut tunnels: Vec<_> = (0..3).map(|_| gate.http()).collect();
+    for tunnel in &mut tunnels {
+        tunnel.send(&asked);
+        let line = tunnel.response_head().line;
+        assert!(line.contains(" 101 "), "{line}");
+    }
+    gate.proxy
+        .await_metric("portcullis_connections", &["state=\"tunnel\""], 3.0);
+    gate.http().expect_close();
+    drop(tunnels);
+    eventually("the places are free again", || {
+        let mut client = gate.http();
+        client.send(&asked);
+        client.try_response().ok()
+    });
+}
