@@ -105,19 +105,29 @@ fn find<'a>(snapshot: &'a Snapshot, exchange: &mut Exchange) -> Result<&'a Arc<R
             .headers()
             .get(header::ACCESS_CONTROL_REQUEST_METHOD)
             .and_then(|value| Method::from_bytes(value.as_bytes()).ok())
-        && let Ok(route) = look_up(snapshot, exchange, &asked)
+        && let Ok(route) = look_up_folded(snapshot, exchange, &asked)
         && route.policies.cors.answers_preflights()
     {
         return fitting(route, exchange);
     }
     let method = exchange.method().clone();
-    let mut route = look_up(snapshot, exchange, &method)?;
+    let route = look_up_folded(snapshot, exchange, &method)?;
+    fitting(route, exchange)
+}
+
+/// The route by the path as its backend reads it.
+fn look_up_folded<'a>(
+    snapshot: &'a Snapshot,
+    exchange: &mut Exchange,
+    method: &Method,
+) -> Result<&'a Arc<Route>, Halt> {
+    let route = look_up(snapshot, exchange, method)?;
     if snapshot.folds_case && route.cluster.profile.case_insensitive() {
         // This backend reads `/ADMIN` as `/admin`, so it is judged as that.
         exchange.fold_case();
-        route = look_up(snapshot, exchange, &method)?;
+        return look_up(snapshot, exchange, method);
     }
-    fitting(route, exchange)
+    Ok(route)
 }
 
 fn look_up<'a>(

@@ -192,6 +192,9 @@ impl HostTable {
                 methods.push(method.clone());
             }
         }
+        if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
+            methods.push(Method::HEAD);
+        }
         let mut table = Self {
             by_method: methods
                 .into_iter()
@@ -204,6 +207,10 @@ impl HostTable {
             for (method, router) in &mut table.by_method {
                 if entry.methods.is_empty() || entry.methods.contains(method) {
                     insert(router, entry, *index, tally);
+                } else if *method == Method::HEAD && entry.methods.contains(&Method::GET) {
+                    // A backend answers HEAD as it does GET (RFC 9110 §9.3.2), so what guards one guards the other. An
+                    // earlier route that names HEAD comes first.
+                    let _ = router.insert(&entry.pattern, entry.route);
                 }
             }
             if entry.methods.is_empty() {
@@ -305,6 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn a_route_for_get_takes_head_too() {
+        let (router, rejected) = Router::build(&[
+            entry(0, &[], "/b", &[Method::HEAD]),
+            entry(1, &[], "/a", &[Method::GET]),
+            entry(2, &[], "/b", &[Method::GET]),
+            entry(3, &[], "/{*rest}", &[]),
+        ]);
+        assert!(rejected.is_empty(), "{rejected:?}");
+        for (path, method, route) in [
+            ("/a", Method::HEAD, 1),
+            ("/b", Method::HEAD, 0),
+            ("/b", Method::GET, 2),
+            ("/c", Method::HEAD, 3),
+            ("/a", Method::POST, 3),
+        ] {
+            assert_eq!(router.find("h", path, &method), Found::Route(route));
+        }
+    }
+
+    #[test]
     fn a_closed_path_is_not_served_by_a_broader_pattern() {
         let (router, _) = Router::build(&[
             entry(0, &[], "/{*rest}", &[]),
@@ -316,7 +343,7 @@ mod tests {
         assert_eq!(router.find("h", "/users/7", &Method::GET), Found::Route(1));
         assert_eq!(
             router.find("h", "/users/7", &Method::POST),
-            Found::OtherMethods(vec![Method::GET])
+            Found::OtherMethods(vec![Method::GET, Method::HEAD])
         );
         assert_eq!(router.find("h", "/users/7/x", &Method::GET), Found::Nothing);
         assert_eq!(

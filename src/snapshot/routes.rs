@@ -67,6 +67,7 @@ struct Compiler<'a> {
     closed: Vec<Group>,
 }
 
+#[derive(Clone)]
 struct Origin {
     at: Option<At>,
     name: String,
@@ -193,20 +194,40 @@ impl Compiler<'_> {
             &group.prefix
         };
         for pattern in [own, rest.as_str()] {
-            self.entries.push(Entry {
+            let entry = Entry {
                 route,
                 hosts: group.hosts.clone(),
                 pattern: pattern.to_owned(),
                 methods: Vec::new(),
-            });
-            // The prefix itself may well be a route of its own.
-            let at = at.filter(|_| pattern == rest);
-            self.origins.push(Origin {
-                at,
+            };
+            let origin = Origin {
+                // The prefix itself may well be a route of its own.
+                at: at.filter(|_| pattern == rest),
                 name: format!("blueprint `{}`", group.name),
                 implicit: Some(group.name.as_str().into()),
-            });
+            };
+            self.enter(entry, origin);
         }
+    }
+
+    /// Enters a pattern, and for a backend that folds the case of paths the folded one, by which it will be judged.
+    /// What is closed has no backend of its own; it is closed to such backends too.
+    fn enter(&mut self, entry: Entry, origin: Origin) {
+        let folds = |cluster: &Cluster| cluster.profile.case_insensitive();
+        let folded = match self.routes.get(entry.route) {
+            Some(route) => folds(&route.cluster),
+            None => self.parts.clusters.values().flatten().any(|c| folds(c)),
+        };
+        let lower = entry.pattern.to_ascii_lowercase();
+        if folded && lower != entry.pattern {
+            self.entries.push(Entry {
+                pattern: lower,
+                ..entry.clone()
+            });
+            self.origins.push(origin.clone());
+        }
+        self.entries.push(entry);
+        self.origins.push(origin);
     }
 
     fn route(&mut self, group: &Group, route: &Reader<'_>, levels: &Reader<'_>) {
@@ -248,17 +269,18 @@ impl Compiler<'_> {
             route,
             (policies, cluster),
         );
-        self.entries.push(Entry {
+        let entry = Entry {
             route: id,
             hosts: group.hosts.clone(),
             pattern,
             methods,
-        });
-        self.origins.push(Origin {
+        };
+        let origin = Origin {
             at: route.at("path").or(route.place()),
             name: format!("route `{name}`"),
             implicit: None,
-        });
+        };
+        self.enter(entry, origin);
     }
 
     fn add(

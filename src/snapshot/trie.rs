@@ -1,6 +1,7 @@
-//! Path patterns as a tree of segments: `{name}` stands for one segment, `{*rest}` for one or more at the end.
+//! Path patterns as a tree of segments: `{name}` stands for one segment, `{*rest}` for whatever is left, if anything.
 //!
-//! At each place a literal comes before `{name}`, and that before `{*rest}`; where the better choice leads nowhere
+//! `/admin/{*rest}` takes `/admin` too: paths are judged without their last slash, so `/admin/`, which is a path below
+//! `/admin` to every backend, would otherwise be judged by a broader pattern than `/admin/x`. At each place a literal comes before `{name}`, and that before `{*rest}`; where the better choice leads nowhere
 //! the next one is tried, so the most specific pattern that matches the whole path is found. That must not depend
 //! on which other patterns there are: a path below a guarded prefix never falls through to a broader pattern.
 
@@ -66,7 +67,7 @@ impl Trie {
     /// `left` has no leading slash; empty is the end.
     fn walk(&self, left: &str) -> Option<RouteId> {
         if left.is_empty() {
-            return self.here;
+            return self.here.or(self.rest);
         }
         let (segment, below) = left.split_once('/').unwrap_or((left, ""));
         let literal = if self.literals.is_empty() {
@@ -137,11 +138,11 @@ mod tests {
             ("/", 5),
             ("/x", 0),
             ("/x/y", 0),
-            ("/users", 0),
+            ("/users", 1),
             ("/users/me", 4),
             ("/users/7", 2),
             ("/users/7/files/a/b", 3),
-            ("/users/7/files", 1),
+            ("/users/7/files", 3),
             ("/users/7/other", 1),
             ("/users/me/files/a", 3),
             ("/users/me/x", 1),

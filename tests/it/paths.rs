@@ -1,6 +1,6 @@
 //! Paths and hosts: what was judged is what is forwarded, and nothing ambiguous is guessed (attacks a9 to a13, b29).
 
-use crate::harness::gate::{Running, request};
+use crate::harness::gate::{ADMIN, PUBLIC, Running, request};
 use crate::harness::{Gate, Issuer, Origin};
 
 /// Sends the target as it stands and wants this status; a refused one must leave the backend untouched.
@@ -425,6 +425,67 @@ fn b29_a_trailing_slash_is_no_way_around_a_route() {
             "{target}: {}",
             response.status
         );
+    }
+    origin.expect_untouched();
+}
+
+/// The guard on `/admin/{*rest}`, the rest public.
+const BELOW: &str = r#"
+[[blueprints]]
+name = "app"
+upstream = "legacy"
+auth = "public"
+
+[[blueprints.routes]]
+path = "/admin/{*rest}"
+auth = { require = ["bearer"], issuers = ["corp"] }
+"#;
+
+#[test]
+fn a_pattern_for_all_below_a_path_takes_the_path_itself() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .issuer_without_keys()
+        .with(BELOW)
+        .start();
+    // Backends serve what is below `/admin/` for the second, and many for the first.
+    for path in [
+        "/admin",
+        "/admin/",
+        "/admin//",
+        "/admin/.",
+        "/admin/x",
+        "/admin/x/..",
+    ] {
+        gate.get(path).expect(401);
+    }
+    origin.expect_untouched();
+    gate.get("/administrators").expect(200);
+}
+
+#[test]
+fn a_backend_that_folds_case_is_guarded_however_the_file_writes_a_path() {
+    let origin = Origin::echo();
+    for guard in [
+        ADMIN.replace("\"/admin\"", "\"/Admin\""),
+        format!(
+            "{ADMIN}\n[[blueprints.routes]]\npath = \"/Users/{{Id}}\"\n\
+             auth = {{ roles = {{ any = [\"root\"] }} }}\n"
+        ),
+        "[[blueprints]]\nname = \"shut\"\nhosts = [\"app.example\"]\nprefix = \"/Admin\"\n\
+         unmatched = \"refuse\"\nupstream = \"legacy\"\nauth = \"public\"\n"
+            .to_owned(),
+    ] {
+        let gate = Gate::before(&origin)
+            .upstream("profile = \"iis\"")
+            .issuer_without_keys()
+            .with(PUBLIC)
+            .with(&guard)
+            .start();
+        for path in ["/Admin", "/admin", "/ADMIN/users/7", "/Admin/Users/7"] {
+            let status = gate.get(path).status;
+            assert!(matches!(status, 401 | 404), "{path}: {status}\n{guard}");
+        }
     }
     origin.expect_untouched();
 }

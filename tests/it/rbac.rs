@@ -282,3 +282,21 @@ upstream = "legacy"
     assert_eq!(gate.get("/admin").status, 401);
     assert_eq!(gate.get("/other").status, 200);
 }
+
+#[test]
+fn a_route_for_get_guards_head_too() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .issuer_without_keys()
+        .with(
+            "[[blueprints]]\nname = \"app\"\nupstream = \"legacy\"\nauth = \"public\"\n\
+             [[blueprints.routes]]\npath = \"/report\"\nmethods = [\"GET\"]\n\
+             auth = { require = [\"bearer\"], issuers = [\"corp\"] }\n",
+        )
+        .start();
+    for method in ["GET", "HEAD"] {
+        gate.request(method, "/report", &[]).expect(401);
+    }
+    origin.expect_untouched();
+    gate.request("HEAD", "/other", &[]).expect(200);
+}
