@@ -110,9 +110,10 @@ fn choose(
 
 fn judge(endpoint: &Endpoint, error: Option<&UpstreamError>) {
     match error.map(UpstreamError::fault) {
-        None | Some(Fault::Client) => endpoint.breaker.success(),
+        None => endpoint.breaker.success(),
         Some(Fault::Upstream) => endpoint.breaker.failure(clock::now_ms()),
-        Some(Fault::Resting) => {}
+        // A client that spoils its own body says nothing of the backend; else it could hold a breaker closed at will.
+        Some(Fault::Client | Fault::Resting) => {}
     }
 }
 
@@ -179,16 +180,18 @@ async fn exchange(
 ) -> Result<Response<Incoming>, (UpstreamError, Unsent)> {
     let limit = outbound.cluster.response_timeout;
     let mut answer = std::pin::pin!(sender.try_send_request(request));
+    let taken = || outbound.progress.as_ref().map_or(0, |p| p.bytes());
     loop {
-        let uploading = outbound.progress.as_ref().is_some_and(|p| !p.is_complete());
+        let before = taken();
         match tokio::time::timeout(limit, answer.as_mut()).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(mut error)) => {
                 let unsent = error.take_message().map(Box::new);
                 return Err((blame(outbound, error.into_error()), unsent));
             }
-            // The clock of the backend starts when it has the whole request.
-            Err(_) if uploading => {}
+            // The clock of the backend runs while it has all that there is of the request, or takes nothing of it.
+            Err(_) if taken() > before => {}
+            Err(_) if outbound.progress.as_ref().is_some_and(|p| p.is_awaited()) => {}
             Err(_) => return Err((UpstreamError::ResponseTimeout, None)),
         }
     }

@@ -42,6 +42,8 @@ pub struct BodyProgress {
     bytes: AtomicU64,
     outcome: AtomicU8,
     over: AtomicBool,
+    /// The next piece has been asked for, and the client has not sent it.
+    awaited: AtomicBool,
 }
 
 // 0 is a body still under way.
@@ -65,6 +67,11 @@ impl BodyProgress {
     /// True once the whole body went by.
     pub fn is_complete(&self) -> bool {
         self.outcome.load(Ordering::Acquire) == COMPLETE
+    }
+
+    /// True while it is the client that keeps the body waiting, and not a backend that takes nothing.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) && !self.is_complete()
     }
 
     /// Why the body was cut, if it was: the client's fault, never the backend's.
@@ -109,13 +116,6 @@ pub struct Metered {
     progress: Arc<BodyProgress>,
     started: Instant,
     timer: Pin<Box<Sleep>>,
-    waiting: Waiting,
-}
-
-#[derive(Debug, PartialEq)]
-enum Waiting {
-    No,
-    Yes,
 }
 
 impl ClientBody {
@@ -132,7 +132,6 @@ impl ClientBody {
             progress: Arc::clone(&progress),
             started: now,
             timer: Box::pin(tokio::time::sleep_until(now + bounds.idle)),
-            waiting: Waiting::No,
         };
         (Self::Stream(Box::new(metered)), Some(progress))
     }
@@ -186,7 +185,7 @@ impl Metered {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 return self.stalled(cx);
             };
-            self.waiting = Waiting::No;
+            self.progress.awaited.store(false, Ordering::Relaxed);
             match next {
                 None => {
                     self.progress.end(COMPLETE);
@@ -226,8 +225,7 @@ impl Metered {
 
     /// Nothing came: the idle clock runs from the first time we had to wait.
     fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
-        if self.waiting == Waiting::No {
-            self.waiting = Waiting::Yes;
+        if !self.progress.awaited.swap(true, Ordering::Relaxed) {
             self.timer.as_mut().reset(Instant::now() + self.bounds.idle);
         }
         ready!(self.timer.as_mut().poll(cx));

@@ -1,7 +1,7 @@
 //! What becomes of a request when its backend fails (case b47) or misbehaves (attack a31).
 
-use std::io;
-use std::net::TcpListener;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::eventually::eventually_pause;
@@ -440,4 +440,96 @@ fn interim_answers_do_not_end_the_exchange() {
     let response = gate.get("/");
     assert_eq!(response.expect(200).text(), "final");
     assert_eq!(response.headers("x-content-type-options"), ["nosniff"]);
+}
+
+#[test]
+fn a_backend_that_stops_reading_is_504() {
+    let origin = Origin::script(|conn| {
+        conn.head()?;
+        std::thread::sleep(Duration::from_secs(8));
+        Ok(())
+    });
+    let gate = Gate::before(&origin)
+        .server("plaintext = true")
+        .upstream("response_timeout = \"500ms\"")
+        .open();
+    let mut client = TcpStream::connect(gate.proxy.http()).expect("a connection");
+    let patience = Some(Duration::from_secs(6));
+    client.set_read_timeout(patience).expect("a time");
+    let mut sender = client.try_clone().expect("a second handle");
+    // More than fits into all buffers on the way; the rest never gets out.
+    let sending = std::thread::spawn(move || {
+        let head = b"POST /x HTTP/1.1\r\nHost: app.example\r\nContent-Length: 9000000\r\n\r\n";
+        let _ = sender.write_all(&[head.as_slice(), &[b'x'; 9_000_000]].concat());
+    });
+    let mut head = [0; 12];
+    client
+        .read_exact(&mut head)
+        .expect("an answer while the backend sleeps");
+    assert_eq!(&head, b"HTTP/1.1 504");
+    client.shutdown(Shutdown::Both).expect("an open connection");
+    sending.join().expect("the sender ends with its connection");
+}
+
+#[test]
+fn a_client_that_pauses_in_its_body_is_not_the_backends_fault() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .upstream("response_timeout = \"300ms\"")
+        .open();
+    let mut client = gate.https();
+    client.send("POST /x HTTP/1.1\r\nHost: app.example\r\nContent-Length: 6\r\n\r\nabc");
+    std::thread::sleep(Duration::from_millis(1200));
+    client.send("def").response().expect(200);
+}
+
+#[test]
+fn a_client_that_spoils_its_body_does_not_vouch_for_the_backend() {
+    let origin = Origin::script(|conn| {
+        conn.head()?;
+        conn.until_close().map(drop)
+    });
+    let gate = Gate::before(&origin)
+        .upstream(
+            "response_timeout = \"200ms\"\nretries = { attempts = 0 }\n\
+             breaker = { failures = 2, open = \"1m\" }",
+        )
+        .defaults("rate_limits = []\nbody = { bytes = \"1KiB\" }")
+        .open();
+    gate.get("/x").expect(504);
+    let chunk = format!("400\r\n{}\r\n", "a".repeat(0x400));
+    gate.exchange(format!(
+        "POST /x HTTP/1.1\r\nHost: app.example\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
+    ))
+    .expect(413);
+    gate.get("/x").expect(504);
+    gate.get("/x").expect(503);
+}
+
+#[test]
+fn a_server_is_used_again_once_nobody_checks_it() {
+    let well = Origin::serve(|_| answer(200, &[], "well"));
+    let ill = Origin::serve(|request| match request.head.line.contains("/healthz") {
+        true => answer(500, &[], ""),
+        false => answer(200, &[], "ill"),
+    });
+    let upstream = |health: &str| {
+        format!(
+            "[upstreams.pair]\nservers = [\"{}\", \"{}\"]\nbalance = \"round_robin\"\n{health}\n{}",
+            well.url(),
+            ill.url(),
+            PUBLIC.replace("legacy", "pair")
+        )
+    };
+    let mut gate = Gate::before(&well)
+        .with(&upstream(
+            "health = { path = \"/healthz\", every = \"1s\" }",
+        ))
+        .start();
+    let meets = |gate: &Running, word: &str| (0..2).any(|_| gate.get("/").text() == word);
+    eventually("the ill server is left out", || {
+        (!meets(&gate, "ill")).then_some(())
+    });
+    gate.reload_with(&upstream(""));
+    eventually("it is asked again", || meets(&gate, "ill").then_some(()));
 }
