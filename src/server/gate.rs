@@ -90,6 +90,7 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
     let desk = Desk {
         reloader: Arc::new(Reloader {
             source,
+            fixed: in_use.snapshot.server.fixed(),
             survivors,
             workers: staff,
             turn: Mutex::new(()),

@@ -16,7 +16,7 @@ use crate::{
         metrics::{IssuerReading, LimiterReading, ReloadOutcome},
     },
     pipeline::worker::Worker,
-    snapshot::{Snapshot, compile, survivors::Survivors},
+    snapshot::{Snapshot, compile, server::Fixed, survivors::Survivors},
 };
 
 /// Where the configuration comes from.
@@ -144,6 +144,8 @@ pub struct Reloader {
     pub survivors: Arc<Survivors>,
     /// Who is to be given the new snapshot.
     pub workers: Vec<Arc<Worker>>,
+    /// What was set up at the start.
+    pub fixed: Fixed,
     /// One reload at a time.
     pub turn: Mutex<()>,
 }
@@ -167,6 +169,7 @@ impl Reloader {
                 }
                 self.survivors.metrics.reload(ReloadOutcome::Applied);
                 tracing::info!("configuration reloaded");
+                self.tell_of_restart(&in_use.snapshot);
                 Some(in_use)
             }
             Err(problems) => {
@@ -174,6 +177,14 @@ impl Reloader {
                 tracing::error!(%problems, "configuration not reloaded, the old one stays");
                 None
             }
+        }
+    }
+
+    /// A change that a reload cannot bring about must not look as if it were in force.
+    fn tell_of_restart(&self, snapshot: &Snapshot) {
+        let keys = self.fixed.changed_in(&snapshot.server.fixed());
+        if !keys.is_empty() {
+            tracing::warn!(keys = %keys.join(", "), "a change takes effect after a restart only");
         }
     }
 }

@@ -34,6 +34,46 @@ pub struct ServerRules {
     pub log: Log,
 }
 
+/// What is set up once, at the start: a reload cannot change it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    https: Vec<ListenAddr>,
+    http: Vec<ListenAddr>,
+    workers: usize,
+    admin: Option<Admin>,
+    access: AccessTarget,
+}
+
+impl ServerRules {
+    /// The part that a reload cannot change.
+    pub fn fixed(&self) -> Fixed {
+        Fixed {
+            https: self.https.clone(),
+            http: self.http.clone(),
+            workers: self.workers,
+            admin: self.admin.clone(),
+            access: self.log.access.clone(),
+        }
+    }
+}
+
+impl Fixed {
+    /// The keys of the file that say something else than this.
+    pub fn changed_in(&self, other: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("server.https", self.https == other.https),
+            ("server.http", self.http == other.http),
+            ("server.workers", self.workers == other.workers),
+            ("admin", self.admin == other.admin),
+            ("log.access", self.access == other.access),
+        ];
+        keys.into_iter()
+            .filter(|(_, same)| !same)
+            .map(|(key, _)| key)
+            .collect()
+    }
+}
+
 /// What a listener in clear does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clear {
@@ -72,7 +112,7 @@ pub struct Limits {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens.
     pub listen: ListenAddr,

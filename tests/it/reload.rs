@@ -303,3 +303,26 @@ fn new_certificates_are_taken_up_and_broken_ones_are_not() {
         (shown() == third.cert_der.to_vec()).then_some(())
     });
 }
+
+#[test]
+fn a_change_that_needs_a_restart_is_told() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).with(&edition(1)).start();
+    let file = gate.directory.path().join("gate.toml");
+    let text = std::fs::read_to_string(&file).expect("the policy file");
+    crate::harness::proxy::write_policy(
+        gate.directory.path(),
+        &text
+            .replace("X-Edition = \"1\"", "X-Edition = \"2\"")
+            .replace(
+                "http = [\"127.0.0.1:0\"]",
+                "http = [\"127.0.0.1:0\", \"[::1]:0\"]",
+            )
+            .replace("workers = 1", "workers = 2"),
+    );
+    eventually("the rest is taken up", || {
+        (gate.get("/").headers("x-edition") == ["2"]).then_some(())
+    });
+    gate.proxy.await_talk("server.http, server.workers");
+    gate.proxy.await_talk("after a restart only");
+}
