@@ -152,15 +152,21 @@ pub fn compile(levels: &Reader<'_>, issuers: &IssuerBook) -> Authn {
             Some("add `require = [\"bearer\"]`".into()),
         );
     }
-    if mode == Mode::Off {
-        return Authn::Public(reader.whence("mode"));
-    }
     let forward_token = reader.get("forward_token").unwrap_or(false);
     if forward_token {
         reader.relax(
             "forward_token",
             "this weakens the gate: the backend sees the caller's token",
         );
+    }
+    if mode == Mode::Off {
+        // Nobody is asked, and the token of whoever brings one is still not the backend's to see.
+        return Authn::Bearer(Bearer {
+            issuers: Vec::new(),
+            forward_token,
+            mode,
+            place: reader.whence("mode"),
+        });
     }
     Authn::Bearer(Bearer {
         issuers: named_issuers(&reader, issuers),
@@ -218,12 +224,18 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
         }
     };
     exchange.note(Stage::Authn, || bearer.explain());
+    if bearer.mode == Mode::Off {
+        return Ok(());
+    }
     let verdict = identify(bearer, exchange).await;
     bearer.mode.apply(verdict, exchange)
 }
 
 impl Bearer {
     fn explain(&self) -> String {
+        if self.mode == Mode::Off {
+            return format!("nobody is asked: off ({})", self.place);
+        }
         let names: Vec<String> = self
             .issuers
             .iter()

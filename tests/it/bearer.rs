@@ -630,3 +630,18 @@ fn base64url(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
+
+#[test]
+fn auth_that_is_off_hands_no_token_on() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let gate = Gate::before(&origin)
+        .with(&issuer.section())
+        .with(&format!("{ANY_TOKEN}mode = \"off\"\n"))
+        .start();
+    let token = issuer.bearer(&["reader"]);
+    for headers in [vec![], vec![("Authorization", token.as_str())]] {
+        gate.get_with("/api", &headers).expect(200);
+        assert!(origin.last_request().head.all("authorization").is_empty());
+    }
+}
