@@ -3,7 +3,7 @@
 //! The most specific host that a blueprint names wins (exact, then one-label wildcard, then any host); within it the
 //! most specific path for the method. A path that is known under other methods alone is a 405.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use http::Method;
@@ -60,10 +60,12 @@ pub struct Entry {
 /// A pattern that could not be entered.
 #[derive(Debug)]
 pub enum Rejected {
-    /// An earlier route takes everything that it would match.
+    /// An earlier route takes everything that it would match on one of its hosts.
     Shadowed {
         /// Index of the entry.
         entry: usize,
+        /// The host; `None` for an entry without hosts.
+        host: Option<HostPattern>,
         /// The route that takes it.
         by: RouteId,
     },
@@ -95,13 +97,17 @@ impl Router {
                 groups.entry(Some(host)).or_default().push(index);
             }
         }
-        let mut tally = Tally {
-            entered: vec![false; entries.len()],
-            shadow: vec![None; entries.len()],
-            rejected: Vec::new(),
-        };
         for (host, members) in groups {
+            let mut tally = Tally::default();
             let table = HostTable::build(entries, &members, &mut tally);
+            rejected.append(&mut tally.rejected);
+            let shadowed = tally.shadow.iter();
+            let shadowed = shadowed.filter(|(entry, _)| !tally.entered.contains(*entry));
+            rejected.extend(shadowed.map(|(entry, by)| Rejected::Shadowed {
+                entry: *entry,
+                host: host.cloned(),
+                by: *by,
+            }));
             match host {
                 None => router.any = table,
                 Some(pattern) => {
@@ -110,12 +116,6 @@ impl Router {
                         None => router.exact.insert(pattern.as_str().into(), table),
                     };
                 }
-            }
-        }
-        rejected.append(&mut tally.rejected);
-        for (entry, entered) in tally.entered.iter().enumerate() {
-            if let (false, Some(by)) = (*entered, tally.shadow[entry]) {
-                rejected.push(Rejected::Shadowed { entry, by });
             }
         }
         (router, rejected)
@@ -178,9 +178,11 @@ fn is_standard(method: &Method) -> bool {
     )
 }
 
+/// What became of the entries of one host.
+#[derive(Default)]
 struct Tally {
-    entered: Vec<bool>,
-    shadow: Vec<Option<RouteId>>,
+    entered: HashSet<usize, RandomState>,
+    shadow: BTreeMap<usize, RouteId>,
     rejected: Vec<Rejected>,
 }
 
@@ -240,8 +242,12 @@ impl HostTable {
 
 fn insert(router: &mut Trie, entry: &Entry, index: usize, tally: &mut Tally) {
     match router.insert(&entry.pattern, entry.route) {
-        Ok(()) => tally.entered[index] = true,
-        Err(NotEntered::Taken(by)) => tally.shadow[index] = Some(by),
+        Ok(()) => {
+            tally.entered.insert(index);
+        }
+        Err(NotEntered::Taken(by)) => {
+            tally.shadow.insert(index, by);
+        }
         Err(NotEntered::Malformed(why)) => {
             tally
                 .rejected
@@ -362,6 +368,21 @@ mod tests {
         ]);
         assert!(
             matches!(rejected.as_slice(), [Rejected::Shadowed { entry: 1, .. }]),
+            "{rejected:?}"
+        );
+    }
+
+    #[test]
+    fn a_route_is_shadowed_host_by_host() {
+        let (_, rejected) = Router::build(&[
+            entry(0, &["a", "b"], "/x", &[]),
+            entry(1, &["b", "c"], "/x", &[]),
+        ]);
+        assert!(
+            matches!(
+                rejected.as_slice(),
+                [Rejected::Shadowed { entry: 1, host: Some(host), by: 0 }] if host.as_str() == "b"
+            ),
             "{rejected:?}"
         );
     }

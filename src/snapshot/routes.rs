@@ -71,8 +71,8 @@ struct Compiler<'a> {
 struct Origin {
     at: Option<At>,
     name: String,
-    /// The blueprint that made it by itself; a route of its own may take all of it.
-    implicit: Option<Box<str>>,
+    /// The first route of the blueprint that made it by itself; a route of its own may take all of it.
+    implicit: Option<RouteId>,
 }
 
 /// Compiles every blueprint.
@@ -126,6 +126,8 @@ struct Group {
     hosts: Vec<HostPattern>,
     prefix: String,
     cluster: Option<Arc<Cluster>>,
+    /// The number of its first route.
+    first: RouteId,
 }
 
 impl Compiler<'_> {
@@ -143,6 +145,7 @@ impl Compiler<'_> {
             hosts: self.blueprint_hosts(blueprint),
             prefix: prefix(blueprint),
             cluster: self.cluster(blueprint),
+            first: self.routes.len(),
         };
         let levels = blueprint.over(defaults);
         let routes = blueprint.tables("routes");
@@ -204,7 +207,7 @@ impl Compiler<'_> {
                 // The prefix itself may well be a route of its own.
                 at: at.filter(|_| pattern == rest),
                 name: format!("blueprint `{}`", group.name),
-                implicit: Some(group.name.as_str().into()),
+                implicit: Some(group.first),
             };
             self.enter(entry, origin);
         }
@@ -391,19 +394,23 @@ impl Compiler<'_> {
                         root.error_at(at, format!("`{pattern}` is no path pattern: {why}"), None);
                     }
                 }
-                Rejected::Shadowed { entry, by } => {
+                Rejected::Shadowed { entry, host, by } => {
                     let origin = &self.origins[*entry];
                     let Some(at) = origin.at else { continue };
                     let shadow = self.routes.get(*by);
-                    if shadow.is_some_and(|route| {
-                        origin.implicit.as_ref() == Some(&route.facts.blueprint)
-                    }) {
+                    if origin.implicit.is_some_and(|first| *by >= first) {
                         continue;
                     }
                     let place = shadow.map_or("", |route| &route.place);
+                    let on = match host {
+                        Some(host) if self.entries[*entry].hosts.len() > 1 => {
+                            format!(" on `{host}`")
+                        }
+                        _ => String::new(),
+                    };
                     root.error_at(
                         at,
-                        format!("{} can never be reached", origin.name),
+                        format!("{} can never be reached{on}", origin.name),
                         Some(format!(
                             "everything it would match goes to the one at {place}"
                         )),
@@ -462,12 +469,13 @@ fn pattern(route: &Reader<'_>, prefix: &str, path: &str) -> String {
     }
 }
 
-/// A path as requests are judged: absolute, no dot segments, no empty ones, no query.
+/// A path as requests are judged: absolute, no dot segments, no empty ones, no query. Every other sign is judged in its
+/// escaped form, so that a pattern with such a sign would never match and what it guards would be open.
 fn is_plain_path(text: &str) -> bool {
     text.starts_with('/')
         && text
             .bytes()
-            .all(|b| b.is_ascii_graphic() && !b"?#\\;%".contains(&b))
+            .all(|b| b.is_ascii_alphanumeric() || b"/{}-._~!$&'()*+,=:@".contains(&b))
         && !text.contains("//")
         && !text
             .split('/')

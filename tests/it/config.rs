@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::harness::Ca;
-use crate::harness::proxy::{portcullis, write_policy};
+use crate::harness::proxy::{portcullis, portcullis_verb, write_policy};
+use crate::harness::{Ca, Gate, Origin};
 
 /// What came of a `check`.
 struct Checked {
@@ -446,4 +446,42 @@ fn a_key_can_be_overridden_on_the_command_line() {
     assert_eq!(output.status.code(), Some(2));
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(talk.contains("soon"), "{talk}");
+}
+
+#[test]
+fn a_guard_that_would_never_be_asked_is_an_error() {
+    let origin = Origin::echo();
+    let guard = "auth = { require = [\"bearer\"], issuers = [\"corp\"] }";
+    let blueprint = |hosts: &str, auth: &str| {
+        format!(
+            "[[blueprints]]\nname = \"app\"\nhosts = [{hosts}]\nupstream = \"legacy\"\n{auth}\n"
+        )
+    };
+    let route = |path: &str| {
+        blueprint("\"app.example\"", "auth = \"public\"")
+            + &format!("[[blueprints.routes]]\npath = \"{path}\"\n{guard}\n")
+    };
+    let open = blueprint("\"app.example\", \"b.example\"", "auth = \"public\"");
+    for (sections, word) in [
+        // A copy whose name was not changed, and one that shares a host only.
+        (
+            open.clone() + &blueprint("\"b.example\"", guard),
+            "can never be reached",
+        ),
+        (
+            open + &blueprint("\"b.example\", \"c.example\"", guard),
+            "can never be reached on `b.example`",
+        ),
+        // Requests have these signs in their escaped form alone.
+        (route("/items[0]"), "`/items[0]` is no path"),
+        (route("/a|b"), "`/a|b` is no path"),
+    ] {
+        let gate = Gate::before(&origin).issuer_without_keys().with(&sections);
+        let file = gate.write();
+        let checked = portcullis_verb(&["check", "-c", &file.display().to_string()]);
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned()
+            + &String::from_utf8_lossy(&checked.stdout);
+        assert_eq!(checked.status.code(), Some(2), "{said}");
+        assert!(said.contains(word), "{said}");
+    }
 }
