@@ -152,12 +152,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = desk.limits;
-    let screen = Screen::new(ScreenLimits {
-        head_bytes: limits.header_bytes,
-        header_count: limits.header_count,
-        uri_bytes: limits.uri_bytes,
-    });
-    let io = GuardedIo::new(stream, Some(screen), Arc::clone(&desk.activity));
+    let io = GuardedIo::new(stream, Some(screen(&limits)), Arc::clone(&desk.activity));
     let (worker, connection, activity) = (
         Arc::clone(&desk.worker),
         Arc::clone(&desk.connection),
@@ -215,6 +210,14 @@ where
         // The client may be gone already; the line is written either way.
         let _ = write_refusal(&mut parts.io.into_inner().into_inner(), &answer).await;
     }
+}
+
+fn screen(limits: &Limits) -> Screen {
+    Screen::new(ScreenLimits {
+        head_bytes: limits.header_bytes,
+        header_count: limits.header_count,
+        uri_bytes: limits.uri_bytes,
+    })
 }
 
 /// Resolves when an idle connection may be closed: a while after stopping has begun.

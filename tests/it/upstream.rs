@@ -446,7 +446,7 @@ fn interim_answers_do_not_end_the_exchange() {
 fn a_backend_that_stops_reading_is_504() {
     let origin = Origin::script(|conn| {
         conn.head()?;
-        std::thread::sleep(Duration::from_secs(8));
+        eventually_pause(Duration::from_secs(8));
         Ok(())
     });
     let gate = Gate::before(&origin)
@@ -460,7 +460,7 @@ fn a_backend_that_stops_reading_is_504() {
     // More than fits into all buffers on the way; the rest never gets out.
     let sending = std::thread::spawn(move || {
         let head = b"POST /x HTTP/1.1\r\nHost: app.example\r\nContent-Length: 9000000\r\n\r\n";
-        let _ = sender.write_all(&[head.as_slice(), &[b'x'; 9_000_000]].concat());
+        let _ = sender.write_all(&[head.as_slice(), &vec![b'x'; 9_000_000]].concat());
     });
     let mut head = [0; 12];
     client
@@ -479,7 +479,7 @@ fn a_client_that_pauses_in_its_body_is_not_the_backends_fault() {
         .open();
     let mut client = gate.https();
     client.send("POST /x HTTP/1.1\r\nHost: app.example\r\nContent-Length: 6\r\n\r\nabc");
-    std::thread::sleep(Duration::from_millis(1200));
+    eventually_pause(Duration::from_millis(1200));
     client.send("def").response().expect(200);
 }
 
@@ -509,9 +509,12 @@ fn a_client_that_spoils_its_body_does_not_vouch_for_the_backend() {
 #[test]
 fn a_server_is_used_again_once_nobody_checks_it() {
     let well = Origin::serve(|_| answer(200, &[], "well"));
-    let ill = Origin::serve(|request| match request.head.line.contains("/healthz") {
-        true => answer(500, &[], ""),
-        false => answer(200, &[], "ill"),
+    let ill = Origin::serve(|request| {
+        if request.head.line.contains("/healthz") {
+            answer(500, &[], "")
+        } else {
+            answer(200, &[], "ill")
+        }
     });
     let upstream = |health: &str| {
         format!(
