@@ -336,37 +336,6 @@ fn the_example_in_the_readme_passes_check() {
     assert!(!text(&output).contains("relaxation"), "{}", text(&output));
 }
 
-#[test]
-fn the_image_builds_its_dependencies_before_the_sources_are_there() {
-    let dockerfile = read("Dockerfile");
-    let lines = instructions(&dockerfile);
-    let placeholders = lines
-        .iter()
-        .find_map(|line| {
-            line.strip_prefix("RUN ")?
-                .split_once(" && cargo build")
-                .filter(|(before, _)| before.contains("Placeholder"))
-        })
-        .expect("a layer of dependencies")
-        .0;
-    let desk = TempDir::new().expect("a directory");
-    for name in ["Cargo.toml", "Cargo.lock"] {
-        std::fs::copy(file(name), desk.path().join(name)).expect("our directory");
-    }
-    let made = Command::new("sh")
-        .args(["-ec", placeholders])
-        .current_dir(desk.path())
-        .status();
-    assert!(made.expect("a shell").success());
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["metadata", "--offline", "--no-deps", "--format-version=1"]);
-    let output = command
-        .current_dir(desk.path())
-        .output()
-        .unwrap_or_else(|error| panic!("{}", missing(&command, &error)));
-    assert!(output.status.success(), "{}", text(&output));
-}
-
 /// A copy of `config/` with a certificate, a key and the other files that full.toml names.
 struct Desk {
     directory: TempDir,
