@@ -604,6 +604,27 @@ fn the_token_may_be_forwarded_by_choice() {
 }
 
 #[test]
+fn tokens_and_fetches_are_counted_by_issuer() {
+    let scene = Scene::new();
+    let token = scene.issuer.mint(&Mint::new());
+    scene.present_token(&token).expect(200);
+    scene.present_token(&token).expect(200);
+    let expired = Mint::new().claim("exp", now() - 3600);
+    scene.present(&expired).expect(401);
+    for (name, outcome) in [
+        ("portcullis_jwks_fetches_total", "ok"),
+        ("portcullis_tokens_verified_total", "verified"),
+        ("portcullis_tokens_verified_total", "expired"),
+    ] {
+        let outcome = format!("outcome=\"{outcome}\"");
+        scene
+            .gate
+            .proxy
+            .await_metric(name, &["issuer=\"corp\"", &outcome], 1.0);
+    }
+}
+
+#[test]
 fn monitor_lets_a_bad_token_pass_and_says_so() {
     let origin = Origin::echo();
     let issuer = Issuer::http();
