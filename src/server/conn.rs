@@ -79,10 +79,11 @@ where
     let snapshot = worker.snapshot();
     let Some(rules) = &snapshot.tls else { return };
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&rules.config));
-    let handshake = tokio::time::timeout(
+    // Boxed, as what follows it: its room is given back when it is done, not kept for the life of the connection.
+    let handshake = Box::pin(tokio::time::timeout(
         snapshot.server.limits.header_timeout,
         acceptor.accept(stream),
-    );
+    ));
     let Ok(Ok(stream)) = handshake.await else {
         return;
     };
@@ -102,10 +103,12 @@ where
         gauge,
     };
     let desk = Desk::new(worker, connection, seat, shutdown);
+    // A session is large and is handed on several times.
+    let stream = Box::new(stream);
     if h2 {
-        two(desk, stream).await;
+        Box::pin(two(desk, stream)).await;
     } else {
-        one(desk, stream).await;
+        Box::pin(one(desk, stream)).await;
     }
 }
 
@@ -300,7 +303,7 @@ async fn respond(
 ) -> Result<Response<GuardedBody>, std::convert::Infallible> {
     let in_flight = activity.begin_request();
     let version = request.version();
-    if let Some(response) = rescue(pipeline::serve(&worker, &connection, request)).await {
+    if let Some(response) = rescue(pin!(pipeline::serve(&worker, &connection, request))).await {
         Ok(settle(&activity, response, (in_flight, version)))
     } else {
         activity.deny_tunnel();
