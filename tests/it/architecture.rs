@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The rooms: each may use those of the lines above. Rooms of one line never import one another.
 const ROOMS: &[&[&str]] = &[
@@ -141,6 +142,41 @@ fn nothing_is_unsafe_and_no_future_is_boxed_by_a_macro() {
         manifest.contains("unsafe_code = \"forbid\""),
         "Cargo.toml forbids unsafe code"
     );
+}
+
+/// What `cargo deny` would say of `[bans]`, for machines that do not have it.
+#[test]
+fn no_denied_crate_is_built() {
+    let rules = read(&root().join("deny.toml"));
+    let denied: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next())
+        .collect();
+    assert!(denied.contains(&"openssl"), "deny.toml lists crates");
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--prefix=none",
+            "--format={p}",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("cargo");
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    for name in denied {
+        assert!(
+            tree.lines()
+                .all(|line| line.split(' ').next() != Some(name)),
+            "`{name}` is among the dependencies; deny.toml says why it may not be"
+        );
+    }
 }
 
 #[test]
