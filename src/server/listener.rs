@@ -74,6 +74,18 @@ pub fn open(address: &ListenAddr, door: Door, workers: usize) -> io::Result<Open
 }
 
 fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bind(address)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket bound to an address that further ones may share.
+///
+/// # Errors
+/// The address is taken, or is none of this machine.
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -81,15 +93,12 @@ fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
     // `[::]` means every address of this machine, IPv4 included.
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
-    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A socket file that nobody listens on any more is removed; one that is in use, or another file, is left alone.

@@ -6,7 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
+
+use crate::server::listener;
 
 /// A port that is ours.
 pub(super) struct Held {
@@ -61,20 +63,9 @@ fn bind(address: SocketAddr) -> std::io::Result<Held> {
     let alone = std::net::TcpListener::bind(address)?;
     let address = alone.local_addr()?;
     drop(alone);
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
     Ok(Held {
         address,
-        _socket: socket,
+        _socket: listener::bind(address)?,
     })
 }
 
