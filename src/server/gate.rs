@@ -72,6 +72,7 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
     let (announcer, stopping) = shutdown::channel();
     let access = AccessLog::open(target(&in_use.snapshot)).map_err(GateError::Log)?;
     survivors.metrics.watch_access_log(access.dropped_probe());
+    expect_free(&in_use.snapshot)?;
     let mut opened = open_all(&in_use.snapshot, workers)?;
     let admin = open_admin(&in_use.snapshot)?;
     let addresses = Ready::of(&opened, admin.as_ref());
@@ -131,6 +132,18 @@ fn target(snapshot: &Snapshot) -> Target {
         AccessTarget::File(path) => Target::File(path.clone()),
         AccessTarget::Off => Target::Off,
     }
+}
+
+fn expect_free(snapshot: &Snapshot) -> Result<(), GateError> {
+    let server = &snapshot.server;
+    let admin = server.admin.iter().map(|admin| &admin.listen);
+    for address in server.https.iter().chain(&server.http).chain(admin) {
+        listener::expect_free(address).map_err(|cause| GateError::Listen {
+            address: address.to_string(),
+            cause,
+        })?;
+    }
+    Ok(())
 }
 
 fn open_all(snapshot: &Snapshot, workers: usize) -> Result<Vec<Opened>, GateError> {

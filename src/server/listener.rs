@@ -73,19 +73,20 @@ pub fn open(address: &ListenAddr, door: Door, workers: usize) -> io::Result<Open
     }
 }
 
-fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = bind(address)?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// A socket bound to an address that further ones may share.
+/// Holds that no other program listens at an address. Workers share a port, so without this look a gate that was
+/// forgotten would go on serving a part of the requests under its old policy, and nobody would be told.
 ///
 /// # Errors
-/// The address is taken, or is none of this machine.
-pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+/// The address is in use or not permitted.
+pub fn expect_free(address: &ListenAddr) -> io::Result<()> {
+    match address {
+        ListenAddr::Tcp(address) => std::net::TcpListener::bind(address).map(drop),
+        // A socket file is never shared.
+        ListenAddr::Unix(_) => Ok(()),
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -93,12 +94,15 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
     // `[::]` means every address of this machine, IPv4 included.
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    Ok(socket)
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// A socket file that nobody listens on any more is removed; one that is in use, or another file, is left alone.

@@ -637,6 +637,20 @@ fn explain_refuses_what_is_no_request_and_no_file() {
 }
 
 #[test]
+fn a_second_gate_does_not_share_the_port_of_a_forgotten_one() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).open();
+    let address = gate.proxy.https().to_string();
+    let https = format!("server.https={address}");
+    let output = portcullis_verb(&["run", "--upstream", "http://127.0.0.1:9", "--set", &https]);
+    assert_eq!(output.status.code(), Some(1));
+    let talk = String::from_utf8_lossy(&output.stderr);
+    let wanted = format!("error: cannot listen on {address}: Address already in use");
+    assert!(talk.contains(&wanted), "{talk}");
+    gate.get("/").expect(200);
+}
+
+#[test]
 fn explain_and_check_leave_a_running_gate_alone() {
     let origin = Origin::echo();
     let gate = Gate::before(&origin)

@@ -64,12 +64,18 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     let text = policy::text(&places, args.log);
     let source = Source::Text("demo".to_owned(), text, Vec::new());
     let shown = lines::page(&places, &issuer);
+    let _gone = make_way(places);
     end(gate::run(source, color(), |ready| {
         // Standard output may be closed; the demo serves all the same.
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(shown.as_bytes()).and_then(|()| out.flush());
         ready.announce();
     }))
+}
+
+/// Frees the gate's ports for the gate, and keeps the one on which nobody may answer.
+fn make_way(places: Places) -> ports::Held {
+    places.gone
 }
 
 fn set_up(args: &DemoArgs) -> anyhow::Result<(Places, issuer::Issuer)> {

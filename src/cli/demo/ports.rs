@@ -1,14 +1,11 @@
 //! Ports for the demo, known before the gate opens them: the redirect to https has to name the port of https.
 //!
-//! A held port is bound and never listened on. The gate's own listeners share it (`SO_REUSEPORT`), and nobody else
-//! can take it in between.
+//! A held port is bound and never listened on, so that nobody answers there.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
-use socket2::Socket;
-
-use crate::server::listener;
+use socket2::{Domain, Socket, Type};
 
 /// A port that is ours.
 pub(super) struct Held {
@@ -59,13 +56,14 @@ fn take(address: SocketAddr) -> anyhow::Result<Held> {
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<Held> {
-    // Bound alone first: another program that shares its port, such as a second gate, counts as taken.
-    let alone = std::net::TcpListener::bind(address)?;
-    let address = alone.local_addr()?;
-    drop(alone);
+    // Listened on for a moment, since only that shows another listener; then bound alone.
+    let address = std::net::TcpListener::bind(address)?.local_addr()?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
     Ok(Held {
         address,
-        _socket: listener::bind(address)?,
+        _socket: socket,
     })
 }
 
@@ -89,15 +87,12 @@ mod tests {
     }
 
     #[test]
-    fn a_held_port_can_be_shared_by_listeners_and_answers_nobody() {
+    fn a_held_port_answers_nobody_until_it_is_let_go() {
         let held = free().unwrap();
-        assert!(std::net::TcpStream::connect(held.address).is_err());
-        let opened = crate::server::listener::open(
-            &crate::config::ListenAddr::Tcp(held.address),
-            crate::server::listener::Door::Clear,
-            2,
-        );
-        assert!(opened.is_ok(), "{opened:?}");
-        assert!(std::net::TcpStream::connect(held.address).is_ok());
+        let address = held.address;
+        assert!(std::net::TcpStream::connect(address).is_err());
+        assert_ne!(free().unwrap().address, address);
+        drop(held);
+        assert!(std::net::TcpListener::bind(address).is_ok());
     }
 }
