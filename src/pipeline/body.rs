@@ -8,8 +8,12 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::record::{Ending, Recording};
-use crate::upstream::body::UpstreamBody;
+use super::record::{Cause, Ending, Recording};
+use crate::{
+    observe::access::Decision,
+    upstream::body::UpstreamBody,
+    wire::halt::{Reason, Stage},
+};
 
 /// What the client gets.
 #[derive(Debug)]
@@ -37,6 +41,18 @@ impl AnswerBody {
             source: Source::Own(words),
             recording,
         }
+    }
+
+    /// Records that this answer was refused on its last step.
+    pub fn refused(&mut self, reason: Reason) {
+        let cause = Cause {
+            stage: Stage::Wire,
+            reason: Some(reason),
+            detail: None,
+        };
+        self.recording
+            .decide(Decision::Refused, reason.status(), Some(cause));
+        self.recording.end(Ending::Whole);
     }
 
     /// The backend's answer.

@@ -54,10 +54,10 @@ fn respond(
     response
 }
 
-/// The answer to a request whose handling broke so badly that its exchange is lost. It carries the headers of the
+/// The answer of the connection itself, when the exchange of the request is lost. It carries the headers of the
 /// `strict` preset, as [`raw`] does.
-pub fn lost(request_id: &HeaderValue, scheme: Scheme) -> Response<Bytes> {
-    let refusal = Refusal::new(Stage::Forward, Reason::Internal);
+pub fn lost(reason: Reason, request_id: &HeaderValue, scheme: Scheme) -> Response<Bytes> {
+    let refusal = Refusal::new(Stage::Wire, reason);
     let mut response = respond(&refusal, request_id, None);
     let headers = response.headers_mut();
     let hsts = (scheme == Scheme::Https).then_some(("strict-transport-security", STRICT_HSTS));

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use hyper::{
     body::Incoming,
@@ -26,6 +25,7 @@ use crate::{
     observe::metrics::{ConnectionGuard, ConnectionState},
     pipeline::{self, body::AnswerBody, rescue::rescue, worker::Worker},
     snapshot::server::Limits,
+    wire::halt::Reason,
 };
 
 /// Ping an HTTP/2 client that has requests under way but says nothing.
@@ -304,7 +304,11 @@ async fn respond(
     let in_flight = activity.begin_request();
     let version = request.version();
     if let Some(response) = rescue(pin!(pipeline::serve(&worker, &connection, request))).await {
-        Ok(settle(&activity, response, (in_flight, version)))
+        Ok(settle(
+            (&worker, &connection, &activity),
+            response,
+            (in_flight, version),
+        ))
     } else {
         activity.deny_tunnel();
         Ok(refusal::internal(&worker, &connection, in_flight))
@@ -314,7 +318,7 @@ async fn respond(
 /// Tells the screen what became of a tunnel: a 101 leaves here only when no byte came too early. When stopping, the
 /// answer is the connection's last.
 fn settle(
-    activity: &Activity,
+    (worker, connection, activity): (&Worker, &Connection, &Activity),
     mut response: Response<AnswerBody>,
     (in_flight, version): (InFlight, Version),
 ) -> Response<GuardedBody> {
@@ -327,13 +331,8 @@ fn settle(
             );
         }
     } else if !activity.open_tunnel() {
-        let mut refused = Response::new(GuardedBody::own(Bytes::new(), in_flight));
-        *refused.status_mut() = StatusCode::BAD_REQUEST;
-        refused.headers_mut().insert(
-            http::header::CONNECTION,
-            http::HeaderValue::from_static("close"),
-        );
-        return refused;
+        response.body_mut().refused(Reason::EarlyTunnelBytes);
+        return refusal::early_bytes(worker, connection, in_flight);
     }
     response.map(|body| GuardedBody::new(body, in_flight, version))
 }

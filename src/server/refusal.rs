@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Method, Response, Version};
+use http::{HeaderValue, Method, Response, Version, header};
 
 use super::{
     activity::{InFlight, Overdue},
@@ -151,6 +151,26 @@ pub fn internal(
     let metrics = &worker.survivors.metrics;
     metrics.panicked();
     metrics.refusal(Stage::Forward, Reason::Internal, Mode::Enforce);
+    lost(Reason::Internal, (worker, connection), in_flight)
+}
+
+/// The answer in place of a 101, when bytes came before the tunnel was open.
+pub fn early_bytes(
+    worker: &Worker,
+    connection: &Connection,
+    in_flight: InFlight,
+) -> Response<GuardedBody> {
+    let mut response = lost(Reason::EarlyTunnelBytes, (worker, connection), in_flight);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+fn lost(
+    reason: Reason,
+    (worker, connection): (&Worker, &Connection),
+    in_flight: InFlight,
+) -> Response<GuardedBody> {
     let scheme = if connection.tls.is_some() {
         Scheme::Https
     } else {
@@ -158,5 +178,5 @@ pub fn internal(
     };
     let (id, _) = worker.ids();
     let id = HeaderValue::from_bytes(id.as_bytes()).expect("hexadecimal digits are a valid value");
-    problem::lost(&id, scheme).map(|words| GuardedBody::own(words, in_flight))
+    problem::lost(reason, &id, scheme).map(|words| GuardedBody::own(words, in_flight))
 }
