@@ -1,8 +1,8 @@
 //! The configuration toolkit: values with places, problems, loading, the declaration of sections. It knows no policy.
 //!
-//! The way of a file: [`load`] reads and merges it into a [`Table`] whose every key and value keeps its place;
-//! [`validate`] holds that tree against the declared [`Section`]s and collects all problems at once; a [`Reader`]
-//! hands typed values to whoever compiles them, nearest layer first; [`render`] shows what is wrong and where.
+//! The way of a file: [`load()`] reads and merges it into a [`Table`] whose every key and value keeps its place;
+//! [`validate()`] holds that tree against the declared [`Section`]s and collects all problems at once; a [`Reader`]
+//! hands typed values to whoever compiles them, nearest layer first; [`render()`] shows what is wrong and where.
 
 mod address;
 mod document;

@@ -106,11 +106,6 @@ macro_rules! reasons {
             pub const fn title(self) -> &'static str {
                 match self { $( Self::$name => $title, )* }
             }
-
-            /// The reason with this code, if there is one.
-            pub fn from_code(code: &str) -> Option<Self> {
-                match code { $( $code => Some(Self::$name), )* _ => None }
-            }
         }
     };
 }
@@ -250,7 +245,6 @@ mod tests {
                 "{code}"
             );
             assert!(reason.status().is_client_error() || reason.status().is_server_error());
-            assert_eq!(Reason::from_code(code), Some(*reason));
         }
     }
 }
