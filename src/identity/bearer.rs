@@ -11,7 +11,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::claims::{self, BadClaim, Claims};
-pub use super::credential::{CredentialError, credential};
+pub use super::credential::{CredentialError, presented, well_formed};
 use super::issuer::{Issuer, IssuerRules, MAX_TOKEN_BYTES, TokenType};
 use super::jwks::NoKey;
 use super::jws::{self, FormError, Header, Unverified};
@@ -119,11 +119,11 @@ impl From<BadClaim> for TokenError {
 /// The principal of a token that was verified before and still holds, without waiting for anything.
 ///
 /// `now` in Unix seconds.
-pub fn recall(token: &str, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
+pub fn recall(token: &[u8], issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
     if token.len() > MAX_TOKEN_BYTES {
         return None;
     }
-    recall_digest(&sha256(token.as_bytes()), issuers, now)
+    recall_digest(&sha256(token), issuers, now)
 }
 
 fn recall_digest(digest: &Sha256, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {

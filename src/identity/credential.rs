@@ -8,15 +8,16 @@ use thiserror::Error;
 
 use super::rules::MAX_TOKEN_BYTES;
 
-/// The bearer token of a request, if it has one. Other schemes and tokens in the query alone count as none: a URL is
-/// written to logs and histories (RFC 9700 §4.3.2).
+/// What stands behind `Bearer` in a request, if it has that, its form not looked at yet: a token that was verified before
+/// needs no second look. Other schemes and tokens in the query alone count as none: a URL is written to logs and
+/// histories (RFC 9700 §4.3.2).
 ///
 /// # Errors
 /// Whatever would have to be guessed: see [`CredentialError`].
-pub fn credential<'a>(
+pub fn presented<'a>(
     headers: &'a HeaderMap,
     query: Option<&str>,
-) -> Result<Option<&'a str>, CredentialError> {
+) -> Result<Option<&'a [u8]>, CredentialError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -33,12 +34,18 @@ pub fn credential<'a>(
     if token.len() > MAX_TOKEN_BYTES {
         return Err(CredentialError::TooLong);
     }
-    let token = std::str::from_utf8(token).map_err(|_| CredentialError::Malformed)?;
-    if is_b64token(token) {
-        Ok(Some(token))
-    } else {
-        Err(CredentialError::Malformed)
-    }
+    Ok(Some(token))
+}
+
+/// The token as text, when it is one well-formed `b64token`.
+///
+/// # Errors
+/// [`CredentialError::Malformed`].
+pub fn well_formed(token: &[u8]) -> Result<&str, CredentialError> {
+    std::str::from_utf8(token)
+        .ok()
+        .filter(|token| is_b64token(token))
+        .ok_or(CredentialError::Malformed)
 }
 
 /// What follows `Bearer` and its spaces; `None` for another scheme.

@@ -187,9 +187,14 @@ impl AccessSink {
         if self.lines == 0 {
             return;
         }
-        // A copy of the right size, so that the buffer keeps its room and a quiet worker's queue stays small.
+        // A full buffer is handed over as it is; a quiet worker's few lines are copied, so that its queue stays small.
+        let lines = if self.bytes.len() < FLUSH_BYTES / 2 {
+            self.bytes.as_slice().to_vec()
+        } else {
+            std::mem::replace(&mut self.bytes, Vec::with_capacity(FLUSH_BYTES + 4096))
+        };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            sender.try_send(Message::Lines(self.bytes.as_slice().to_vec()))
+            sender.try_send(Message::Lines(lines))
         {
             self.shared.dropped.fetch_add(self.lines, Ordering::Relaxed);
         }

@@ -12,7 +12,7 @@ use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
     exchange::Exchange,
     identity::{
-        bearer::{self, TokenError},
+        bearer::{self, CredentialError, TokenError},
         issuer::Issuer,
     },
     state::clock,
@@ -245,21 +245,26 @@ impl Bearer {
     }
 }
 
+/// 400: the credentials cannot be read without guessing.
+fn unclear(exchange: &Exchange, error: CredentialError) -> Halt {
+    let refusal = refusal(Reason::InvalidRequest).detail(error.code());
+    challenge(refusal, exchange, ", error=\"invalid_request\"").into()
+}
+
 async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> {
-    let token = match bearer::credential(exchange.headers(), exchange.target().query()) {
+    let now = clock::unix_seconds();
+    let token = match bearer::presented(exchange.headers(), exchange.target().query()) {
         Ok(Some(token)) => token,
         Ok(None) => return Err(challenge(refusal(Reason::CredentialsMissing), exchange, "").into()),
-        Err(error) => {
-            let refusal = refusal(Reason::InvalidRequest).detail(error.code());
-            return Err(challenge(refusal, exchange, ", error=\"invalid_request\"").into());
-        }
+        Err(error) => return Err(unclear(exchange, error)),
     };
-    let now = clock::unix_seconds();
-    let known = bearer::recall(token, &bearer.issuers, now);
-    let verdict = match known {
+    let verdict = match bearer::recall(token, &bearer.issuers, now) {
         Some(principal) => Ok(principal),
-        // Rare, and its future is large: it may wait for a key set.
-        None => Box::pin(bearer::verify(token, &bearer.issuers, now)).await,
+        None => match bearer::well_formed(token) {
+            // Rare, and its future is large: it may wait for a key set.
+            Ok(token) => Box::pin(bearer::verify(token, &bearer.issuers, now)).await,
+            Err(error) => return Err(unclear(exchange, error)),
+        },
     };
     match verdict {
         Ok(principal) => {

@@ -5,10 +5,11 @@ use std::{
     ffi::OsString,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::ModifyKind};
 use tokio::sync::mpsc;
 
 /// Changes that come together are one change.
@@ -23,7 +24,27 @@ pub struct FileWatch {
     folders: BTreeSet<PathBuf>,
     files: Vec<PathBuf>,
     marks: Vec<Mark>,
+    /// Names of the files, whatever their folder.
+    names: Names,
     changed: mpsc::Receiver<()>,
+}
+
+type Names = Arc<Mutex<BTreeSet<OsString>>>;
+
+/// Whether a change may be one of ours. A write to another file of the folder is not: it may be our own log, written
+/// many times a second. A file that comes, goes or is renamed may stand behind a link.
+fn counts(event: &notify::Event, names: &Names) -> bool {
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
+            let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            event
+                .paths
+                .iter()
+                .any(|path| path.file_name().is_some_and(|name| names.contains(name)))
+        }
+        _ => true,
+    }
 }
 
 impl FileWatch {
@@ -31,8 +52,10 @@ impl FileWatch {
     pub fn new() -> Self {
         // One place is enough: the word is "something changed", and a second word says nothing more.
         let (sender, changed) = mpsc::channel(1);
+        let names = Arc::new(Mutex::new(BTreeSet::new()));
+        let wanted = Arc::clone(&names);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            if event.is_ok_and(|event| counts(&event, &wanted)) {
                 let _ = sender.try_send(());
             }
         });
@@ -44,6 +67,7 @@ impl FileWatch {
             folders: BTreeSet::new(),
             files: Vec::new(),
             marks: Vec::new(),
+            names,
             changed,
         }
     }
@@ -52,6 +76,11 @@ impl FileWatch {
     pub fn follow(&mut self, files: &[PathBuf]) {
         files.clone_into(&mut self.files);
         self.marks = marks(files);
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = files
+            .iter()
+            .flat_map(|file| [Some(file.clone()), std::fs::canonicalize(file).ok()])
+            .filter_map(|file| file?.file_name().map(OsString::from))
+            .collect();
         let wanted: BTreeSet<PathBuf> = files.iter().flat_map(|file| folders(file)).collect();
         let Some(watcher) = &mut self.watcher else {
             return;

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{CredentialError, TokenError, credential, recall, verify};
+use super::{CredentialError, TokenError, presented, recall, verify, well_formed};
 use crate::crypto::secret::Secret;
 use crate::exchange::principal::Principal;
 use crate::identity::claims::ClaimPath;
@@ -16,6 +16,14 @@ use crate::identity::issuer::{Fetching, Issuer, IssuerConfig, IssuerRules, Issue
 use crate::identity::issuer::{KeySource, TokenType};
 use crate::identity::jws::Algorithm;
 use crate::identity::minting::{KeyServer, Minter, encode, ok};
+
+/// The token of a request as `authn` takes it: presented, then looked at.
+fn credential<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&str>,
+) -> Result<Option<&'a str>, CredentialError> {
+    presented(headers, query)?.map(well_formed).transpose()
+}
 
 const NOW: u64 = 1_800_000_000;
 const ISS: &str = "https://idp.example/realms/main";
@@ -620,7 +628,7 @@ async fn b22_a_token_over_the_limit_costs_nothing() {
         "too-long"
     );
     assert_eq!(outcome(&issuer, &"a".repeat(8193)).await, "too-long");
-    assert!(recall(&"a".repeat(65_536), &[issuer], NOW).is_none());
+    assert!(recall("a".repeat(65_536).as_bytes(), &[issuer], NOW).is_none());
 }
 
 #[tokio::test]
@@ -628,9 +636,12 @@ async fn a25_a_verified_token_is_remembered_whole_and_until_it_expires() {
     let (minter, issuer) = pair();
     let token = minter.mint("k1", &claims());
     let issuers = [Arc::clone(&issuer)];
-    assert!(recall(&token, &issuers, NOW).is_none());
+    assert!(recall(token.as_bytes(), &issuers, NOW).is_none());
     let first = check(&issuer, &token).await.unwrap();
-    assert!(Arc::ptr_eq(&first, &recall(&token, &issuers, NOW).unwrap()));
+    assert!(Arc::ptr_eq(
+        &first,
+        &recall(token.as_bytes(), &issuers, NOW).unwrap()
+    ));
     assert!(Arc::ptr_eq(&first, &check(&issuer, &token).await.unwrap()));
     // Another signature over the same claims, or the same signature over others, is another token.
     let (message, _) = token.rsplit_once('.').unwrap();
@@ -638,8 +649,8 @@ async fn a25_a_verified_token_is_remembered_whole_and_until_it_expires() {
         outcome(&issuer, &format!("{message}.{}", encode([1; 64]))).await,
         "signature"
     );
-    assert!(recall(&token, &issuers, NOW + 659).is_some());
-    assert!(recall(&token, &issuers, NOW + 660).is_none());
+    assert!(recall(token.as_bytes(), &issuers, NOW + 659).is_some());
+    assert!(recall(token.as_bytes(), &issuers, NOW + 660).is_none());
     assert_eq!(
         verify(&token, &issuers, NOW + 660).await.unwrap_err(),
         TokenError::Expired
@@ -676,7 +687,7 @@ async fn a25_a_key_that_left_the_file_takes_its_tokens_with_it() {
     let token = old.mint("k1", &claims());
     check(&issuer, &token).await.unwrap();
     assert!(!issuer.reload_file().unwrap());
-    assert!(recall(&token, std::slice::from_ref(&issuer), NOW).is_some());
+    assert!(recall(token.as_bytes(), std::slice::from_ref(&issuer), NOW).is_some());
     std::fs::write(file.path(), "{").unwrap();
     assert!(issuer.reload_file().is_err());
     assert_eq!(outcome(&issuer, &token).await, "verified");
@@ -764,7 +775,7 @@ async fn a24_ten_thousand_random_key_ids_change_nothing() {
     }
     assert_eq!(server.requests(), 1);
     assert_eq!(issuer.tokens.len(), 1);
-    assert!(recall(&good, &[issuer], now()).is_some());
+    assert!(recall(good.as_bytes(), &[issuer], now()).is_some());
 }
 
 #[tokio::test]
