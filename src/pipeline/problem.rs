@@ -374,6 +374,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_without_an_exchange_carries_reason_and_headers_all_the_same() {
+        let id = HeaderValue::from_static("0123");
+        for (scheme, hsts) in [(Scheme::Https, 1), (Scheme::Http, 0)] {
+            let answer = super::lost(Reason::Internal, &id, scheme);
+            assert_eq!(answer.status(), 500);
+            assert_eq!(answer.headers()["content-type"], "application/problem+json");
+            assert_eq!(answer.headers()["cache-control"], "no-store");
+            assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+            assert!(answer.headers().contains_key("content-security-policy"));
+            let stated = answer.headers().get_all("strict-transport-security").iter();
+            assert_eq!(stated.count(), hsts);
+            let words = std::str::from_utf8(answer.body()).unwrap();
+            assert!(words.contains("urn:portcullis:problem:internal") && words.contains("0123"));
+        }
+    }
+
+    #[test]
     fn every_reason_is_a_problem() {
         for reason in Reason::ALL {
             let response = respond(&Refusal::new(Stage::Wire, *reason), &ID, None);
