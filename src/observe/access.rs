@@ -8,12 +8,13 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, Version};
 use percent_encoding::percent_decode;
 
-use super::json::{Object, digits, escape};
+use super::json::{Object, digits, escape, write_address};
 use crate::wire::halt::{Reason, Stage};
 
 pub use super::access_log::{AccessLog, AccessSink, Target};
@@ -131,70 +132,79 @@ pub struct UpstreamRecord<'a> {
 /// Appends the line for `record`, newline included.
 pub fn write_line(record: &AccessRecord<'_>, out: &mut Vec<u8>) {
     let mut line = Object::open(out);
-    line.quoted("timestamp", |out| write_timestamp(record.timestamp, out));
+    line.quoted(br#"{"timestamp":""#, |out| {
+        write_timestamp(record.timestamp, out);
+    });
     write_request(record, &mut line);
     write_connection(record, &mut line);
     write_identity(record, &mut line);
-    line.millis("duration_ms", record.duration);
+    line.millis(br#","duration_ms":"#, record.duration);
     if let Some(upstream) = &record.upstream {
-        line.text("upstream.address", upstream.address.as_bytes());
-        line.millis("upstream.duration_ms", upstream.duration);
-        line.number("upstream.attempts", u64::from(upstream.attempts));
+        line.text(br#","upstream.address":""#, upstream.address.as_bytes());
+        line.millis(br#","upstream.duration_ms":"#, upstream.duration);
+        line.number(br#","upstream.attempts":"#, u64::from(upstream.attempts));
     }
     write_decision(record, &mut line);
     line.close();
 }
 
 fn write_request(record: &AccessRecord<'_>, line: &mut Object<'_>) {
-    line.text("http.request.method", record.method.as_str().as_bytes());
-    line.text("url.scheme", record.scheme.as_bytes());
-    line.text_if("server.address", record.server_address);
-    line.text("url.path", record.path);
+    // A method is a token, which has neither quotes nor backslashes (RFC 9110 §5.6.2).
+    line.word(br#","http.request.method":""#, record.method.as_str());
+    line.text(br#","url.scheme":""#, record.scheme.as_bytes());
+    line.text_if(br#","server.address":""#, record.server_address);
+    line.text(br#","url.path":""#, record.path);
     if let Some(query) = record.query {
-        line.quoted("url.query", |out| {
+        line.quoted(br#","url.query":""#, |out| {
             write_query(query, record.redact_query, out);
         });
     }
-    line.text_if("http.route", record.route);
+    line.text_if(br#","http.route":""#, record.route);
     if let Some(status) = record.status {
-        line.number("http.response.status_code", u64::from(status));
+        line.number(br#","http.response.status_code":"#, u64::from(status));
     }
-    line.number("http.request.body.size", record.request_size);
-    line.number("http.response.body.size", record.response_size);
+    line.number(br#","http.request.body.size":"#, record.request_size);
+    line.number(br#","http.response.body.size":"#, record.response_size);
 }
 
 fn write_connection(record: &AccessRecord<'_>, line: &mut Object<'_>) {
-    line.text(
-        "network.protocol.version",
-        version_text(record.version).as_bytes(),
+    line.word(
+        br#","network.protocol.version":""#,
+        version_text(record.version),
     );
-    line.text_if("tls.protocol.version", record.tls_version);
+    line.text_if(br#","tls.protocol.version":""#, record.tls_version);
     if let Some(client) = record.client {
-        line.address("client.address", client);
+        line.quoted(br#","client.address":""#, |out| write_address(client, out));
     }
     if let Some(peer) = record.peer {
-        line.address("network.peer.address", peer);
+        line.quoted(br#","network.peer.address":""#, |out| {
+            write_address(peer, out);
+        });
     }
 }
 
 fn write_identity(record: &AccessRecord<'_>, line: &mut Object<'_>) {
     if let Some(user_agent) = record.user_agent {
-        line.text("user_agent.original", user_agent);
+        line.text(br#","user_agent.original":""#, user_agent);
     }
-    line.text_if("enduser.id", record.enduser);
-    line.text_if("trace_id", record.trace_id);
-    line.text_if("span_id", record.span_id);
-    line.text_if("request_id", record.request_id);
+    line.text_if(br#","enduser.id":""#, record.enduser);
+    line.text_if(br#","trace_id":""#, record.trace_id);
+    line.text_if(br#","span_id":""#, record.span_id);
+    line.text_if(br#","request_id":""#, record.request_id);
 }
 
 fn write_decision(record: &AccessRecord<'_>, line: &mut Object<'_>) {
-    line.text_if("blueprint", record.blueprint);
-    line.text("decision", record.decision.as_str().as_bytes());
-    line.text_if("stage", record.stage.map(Stage::as_str));
-    line.text_if("reason", record.reason.map(Reason::code));
-    line.text_if("detail", record.detail);
+    line.text_if(br#","blueprint":""#, record.blueprint);
+    line.word(br#","decision":""#, record.decision.as_str());
+    if let Some(stage) = record.stage {
+        line.word(br#","stage":""#, stage.as_str());
+    }
+    if let Some(reason) = record.reason {
+        line.word(br#","reason":""#, reason.code());
+    }
+    line.text_if(br#","detail":""#, record.detail);
     line.words(
-        "would_refuse",
+        br#","would_refuse":"#,
         record.would_refuse.iter().map(|(_, reason)| reason.code()),
     );
 }
@@ -230,29 +240,36 @@ enum Part {
     Redacted,
 }
 
+/// Hands over the query in as few parts as its secrets allow: nearly always in one.
 fn each_part(query: &[u8], names: &[String], mut emit: impl FnMut(&[u8], Part)) {
-    if names.is_empty() {
-        return emit(query, Part::Original);
-    }
+    // Behind `kept` nothing was handed over yet; `start` is where the pair begins.
+    let (mut kept, mut start) = (0, 0);
     for pair in query.split_inclusive(|byte| matches!(byte, b'&' | b';')) {
-        let value_at = pair.iter().position(|byte| *byte == b'=').map(|at| at + 1);
-        let Some((name, value)) = value_at.and_then(|at| pair.split_at_checked(at)) else {
-            emit(pair, Part::Original);
-            continue;
-        };
-        if !is_secret(name.strip_suffix(b"=").unwrap_or(name), names) {
-            emit(pair, Part::Original);
-            continue;
+        if let Some(value) = secret_value(pair, names) {
+            emit(
+                query.get(kept..start + value.start).unwrap_or_default(),
+                Part::Original,
+            );
+            emit(REDACTED, Part::Redacted);
+            kept = start + value.end;
         }
-        emit(name, Part::Original);
-        emit(REDACTED, Part::Redacted);
-        if let Some(separator @ (b'&' | b';')) = value.last() {
-            emit(&[*separator], Part::Original);
-        }
+        start += pair.len();
     }
+    emit(query.get(kept..).unwrap_or_default(), Part::Original);
+}
+
+/// Where the value stands in a pair, separator included, if its name is that of a secret.
+fn secret_value(pair: &[u8], names: &[String]) -> Option<Range<usize>> {
+    let at = memchr::memchr(b'=', pair)?;
+    if !is_secret(pair.get(..at)?, names) {
+        return None;
+    }
+    let separator = usize::from(matches!(pair.get(at + 1..)?.last(), Some(b'&' | b';')));
+    Some(at + 1..pair.len() - separator)
 }
 
 fn is_secret(name: &[u8], names: &[String]) -> bool {
+    let first = name.first().copied();
     let is_same = |secret: &String| {
         let mut decoded = percent_decode(name).map(|byte| if byte == b'+' { b' ' } else { byte });
         let mut expected = secret.bytes();
@@ -264,7 +281,13 @@ fn is_secret(name: &[u8], names: &[String]) -> bool {
             }
         }
     };
-    names.iter().any(is_same)
+    // Most names differ in their first letter, and that of few is escaped.
+    let may_be = |secret: &String| match (first, secret.bytes().next()) {
+        (Some(b'%' | b'+'), _) | (_, None) => true,
+        (Some(first), Some(wanted)) => first.eq_ignore_ascii_case(&wanted),
+        (None, Some(_)) => false,
+    };
+    names.iter().any(|secret| may_be(secret) && is_same(secret))
 }
 
 /// The text of one second, as far as the seconds.
@@ -282,9 +305,9 @@ fn write_timestamp(time: SystemTime, out: &mut Vec<u8>) {
         text = second_text(second);
         LAST.set((second, text));
     }
+    let [hundreds, tens, ones] = digits(u64::from(since.subsec_millis()));
     out.extend_from_slice(&text);
-    digits(out, u64::from(since.subsec_millis()));
-    out.push(b'Z');
+    out.extend_from_slice(&[hundreds, tens, ones, b'Z']);
 }
 
 /// `2026-11-24T08:30:00.` for a unix time; years past 9999 are written as 9999.
@@ -374,13 +397,12 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_full_line_has_every_name_of_the_contract() {
-        let names = names();
-        let full = AccessRecord {
+    /// A record with a value for every name.
+    fn full(names: &[String]) -> AccessRecord<'_> {
+        AccessRecord {
             server_address: Some("app.example"),
             query: Some(b"a=1&token=secret"),
-            redact_query: &names,
+            redact_query: names,
             route: Some("/users/{id}"),
             status: Some(403),
             version: Version::HTTP_2,
@@ -407,7 +429,13 @@ mod tests {
                 (Stage::RateLimit, Reason::RateLimited),
             ],
             ..bare(&Method::DELETE)
-        };
+        }
+    }
+
+    #[test]
+    fn a_full_line_has_every_name_of_the_contract() {
+        let names = names();
+        let full = full(&names);
         let read: serde_json::Value = serde_json::from_str(&line(&full)).unwrap();
         assert_eq!(read["url.query"], "a=1&token=[redacted]");
         assert_eq!(read["client.address"], "192.0.2.7");
@@ -432,6 +460,27 @@ mod tests {
             span_id request_id duration_ms upstream.address upstream.duration_ms \
             upstream.attempts blueprint decision stage reason detail would_refuse";
         assert_eq!(names, promised.split_whitespace().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_full_line_byte_for_byte() {
+        let names = names();
+        assert_eq!(
+            line(&full(&names)),
+            "{\"timestamp\":\"2026-11-24T08:30:00.007Z\",\"http.request.method\":\"DELETE\",\
+             \"url.scheme\":\"https\",\"server.address\":\"app.example\",\"url.path\":\"/\",\
+             \"url.query\":\"a=1&token=[redacted]\",\"http.route\":\"/users/{id}\",\
+             \"http.response.status_code\":403,\"http.request.body.size\":0,\
+             \"http.response.body.size\":0,\"network.protocol.version\":\"2\",\
+             \"tls.protocol.version\":\"1.3\",\"client.address\":\"192.0.2.7\",\
+             \"network.peer.address\":\"2001:db8::1\",\"user_agent.original\":\"curl/8\",\
+             \"enduser.id\":\"alice\",\"trace_id\":\"0af7651916cd43dd8448eb211c80319c\",\
+             \"span_id\":\"b7ad6b7169203331\",\"request_id\":\"r-1\",\"duration_ms\":1.042,\
+             \"upstream.address\":\"127.0.0.1:8000\",\"upstream.duration_ms\":3.000,\
+             \"upstream.attempts\":1,\"blueprint\":\"api\",\"decision\":\"refused\",\
+             \"stage\":\"rbac\",\"reason\":\"role-missing\",\"detail\":\"none of the roles\",\
+             \"would_refuse\":[\"network-denied\",\"rate-limited\"]}\n"
+        );
     }
 
     #[test]

@@ -9,121 +9,158 @@ use std::io::Write;
 use std::net::IpAddr;
 
 /// One object under construction at the end of a buffer.
+///
+/// A key is handed over as it is written, with what stands before and behind it, such as `,"status":`: its length is
+/// known to the compiler then, and copying it is a few moves.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
     out: &'a mut Vec<u8>,
-    separator: u8,
 }
 
 impl<'a> Object<'a> {
-    /// Opens an object.
+    /// Opens an object; the first key brings the brace along.
     pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
-        Self {
-            out,
-            separator: b'{',
-        }
+        Self { out }
     }
 
     /// Closes the object and the line.
     pub(super) fn close(self) {
-        if self.separator == b'{' {
-            self.out.push(b'{');
-        }
         self.out.extend_from_slice(b"}\n");
     }
 
-    /// A value of text, escaped.
-    pub(super) fn text(&mut self, key: &'static str, value: &[u8]) {
-        self.quoted(key, |out| escape(value, out));
+    /// A value of text, escaped. The key ends with the opening quote.
+    #[inline]
+    pub(super) fn text<const N: usize>(&mut self, key: &[u8; N], value: &[u8]) {
+        self.out.extend_from_slice(key);
+        escape(value, self.out);
+        self.out.push(b'"');
     }
 
     /// A value of text, left out when there is none.
-    pub(super) fn text_if(&mut self, key: &'static str, value: Option<&str>) {
+    #[inline]
+    pub(super) fn text_if<const N: usize>(&mut self, key: &[u8; N], value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value.as_bytes());
         }
     }
 
-    /// A value that `write` appends between the quotes; it must append escaped text.
-    pub(super) fn quoted(&mut self, key: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.key(key);
-        self.out.push(b'"');
+    /// A word of the program or of a grammar without quotes and escapes: it is not looked at.
+    #[inline]
+    pub(super) fn word<const N: usize>(&mut self, key: &[u8; N], value: &str) {
+        self.quoted(key, |out| out.extend_from_slice(value.as_bytes()));
+    }
+
+    /// A value that `write` appends before the closing quote; it must append escaped text.
+    #[inline]
+    pub(super) fn quoted<const N: usize>(
+        &mut self,
+        key: &[u8; N],
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.out.extend_from_slice(key);
         write(self.out);
         self.out.push(b'"');
     }
 
     /// A whole number.
-    pub(super) fn number(&mut self, key: &'static str, value: u64) {
-        self.key(key);
+    #[inline]
+    pub(super) fn number<const N: usize>(&mut self, key: &[u8; N], value: u64) {
+        self.out.extend_from_slice(key);
         self.out
             .extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// Milliseconds with three places.
-    pub(super) fn millis(&mut self, key: &'static str, value: std::time::Duration) {
+    #[inline]
+    pub(super) fn millis<const N: usize>(&mut self, key: &[u8; N], value: std::time::Duration) {
         let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         self.number(key, micros / 1000);
-        self.out.push(b'.');
-        digits(self.out, micros % 1000);
+        let [hundreds, tens, ones] = digits(micros % 1000);
+        self.out.extend_from_slice(&[b'.', hundreds, tens, ones]);
     }
 
-    /// An IP address.
-    pub(super) fn address(&mut self, key: &'static str, value: IpAddr) {
-        self.quoted(key, |out| match value {
-            IpAddr::V4(v4) => {
-                for (index, octet) in v4.octets().into_iter().enumerate() {
-                    if index > 0 {
-                        out.push(b'.');
-                    }
-                    out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
-                }
-            }
-            // Writing to a vector does not fail.
-            IpAddr::V6(v6) => drop(write!(out, "{v6}")),
-        });
-    }
-
-    /// A list of words of the program, left out when empty.
-    pub(super) fn words(
+    /// A list of words of the program, left out when empty. The key ends before the bracket.
+    #[inline]
+    pub(super) fn words<const N: usize>(
         &mut self,
-        key: &'static str,
+        key: &[u8; N],
         values: impl ExactSizeIterator<Item = &'static str>,
     ) {
         if values.len() == 0 {
             return;
         }
-        self.key(key);
+        self.out.extend_from_slice(key);
         let mut separator = b'[';
         for value in values {
             self.out.extend_from_slice(&[separator, b'"']);
-            escape(value.as_bytes(), self.out);
+            self.out.extend_from_slice(value.as_bytes());
             self.out.push(b'"');
             separator = b',';
         }
         self.out.push(b']');
     }
+}
 
-    fn key(&mut self, key: &'static str) {
-        self.out.extend_from_slice(&[self.separator, b'"']);
-        self.separator = b',';
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+/// Appends an IP address.
+pub(super) fn write_address(address: IpAddr, out: &mut Vec<u8>) {
+    let v4 = match address {
+        IpAddr::V4(v4) => v4,
+        // Writing to a vector does not fail.
+        IpAddr::V6(v6) => return drop(write!(out, "{v6}")),
+    };
+    for (index, octet) in v4.octets().into_iter().enumerate() {
+        if index > 0 {
+            out.push(b'.');
+        }
+        let [hundreds, tens, ones] = digits(u64::from(octet));
+        match octet {
+            0..=9 => out.push(ones),
+            10..=99 => out.extend_from_slice(&[tens, ones]),
+            100..=255 => out.extend_from_slice(&[hundreds, tens, ones]),
+        }
     }
 }
 
-/// Three decimal digits of a number below a thousand.
-pub(super) fn digits(out: &mut Vec<u8>, value: u64) {
-    if value < 100 {
-        out.push(b'0');
-    }
-    if value < 10 {
-        out.push(b'0');
-    }
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+/// The last three decimal digits of a number.
+pub(super) fn digits(value: u64) -> [u8; 3] {
+    let digit = |value: u64| u8::try_from(value % 10).unwrap_or(0) + b'0';
+    [digit(value / 100), digit(value / 10), digit(value)]
 }
 
 /// Appends `bytes` as the inside of a JSON string.
 pub(super) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    if all_clean(bytes) {
+        out.extend_from_slice(bytes);
+    } else {
+        escape_runs(bytes, out);
+    }
+}
+
+/// Whether nothing has to be escaped: looked at in pieces of eight, since nearly always it is so.
+fn all_clean(bytes: &[u8]) -> bool {
+    let (pieces, rest) = bytes.as_chunks::<8>();
+    // The last piece may overlap the one before it.
+    let last = match (rest, bytes.last_chunk::<8>()) {
+        ([], _) => true,
+        (_, Some(last)) => is_clean_piece(*last),
+        (rest, None) => rest.iter().all(|byte| is_clean(*byte)),
+    };
+    last && pieces.iter().all(|piece| is_clean_piece(*piece))
+}
+
+/// [`is_clean`] for each of eight bytes at once, by the borrow that a byte smaller than it should be takes from its
+/// neighbour; a byte above a bad one may look bad as well, never the other way.
+fn is_clean_piece(piece: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_ne_bytes(piece);
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (word | below(word, b' ') | is(b'"') | is(b'\\') | is(0x7f)) & HIGH == 0
+}
+
+/// The runs that need no escape, and between them what does.
+fn escape_runs(bytes: &[u8], out: &mut Vec<u8>) {
     let mut rest = bytes;
     loop {
         let clean = rest
@@ -209,7 +246,35 @@ mod tests {
         assert_eq!(escaped(b"a\xffb"), "a\\u00ffb");
     }
 
+    #[test]
+    fn addresses_are_written_as_everybody_writes_them() {
+        for text in [
+            "0.9.10.99",
+            "100.199.200.255",
+            "2001:db8::1",
+            "::ffff:1.2.3.4",
+        ] {
+            let mut out = Vec::new();
+            write_address(text.parse().unwrap(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+
     proptest! {
+        /// Wherever it stands in a piece, and in whatever piece.
+        #[test]
+        fn a_byte_to_escape_is_found_at_every_place(
+            before in "[ -!#-\\[\\]-~]{0,40}",
+            after in "[ -!#-\\[\\]-~]{0,40}",
+            byte in any::<u8>(),
+        ) {
+            let bytes = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+            prop_assert_eq!(all_clean(&bytes), is_clean(byte));
+            let mut runs = Vec::new();
+            escape_runs(&bytes, &mut runs);
+            prop_assert_eq!(escaped(&bytes).into_bytes(), runs);
+        }
+
         #[test]
         fn text_reads_back_and_the_line_is_printable(text in any::<String>()) {
             let escaped = escaped(text.as_bytes());
