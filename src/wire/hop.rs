@@ -50,6 +50,34 @@ static OF_ONE_HOP: [HeaderName; 10] = [
     PROXY_AUTHENTICATE,
 ];
 
+/// Which fields of one hop a message has: a bit at each place of [`OF_ONE_HOP`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Found(u16);
+
+impl Found {
+    const NONE: Self = Self(0);
+
+    /// One look at each name; most of the others are told by their first letters.
+    fn in_these(headers: &HeaderMap) -> Self {
+        let place = |name: &HeaderName| match name.as_str().as_bytes() {
+            [b'c', b'o', ..]
+            | [b'k', b'e', ..]
+            | [b'p', b'r', ..]
+            | [b'h', b't', ..]
+            | [b't', b'e' | b'r', ..]
+            | [b'u', b'p', ..] => OF_ONE_HOP.iter().position(|known| known == name),
+            _ => None,
+        };
+        let bits = headers.keys().filter_map(place);
+        Self(bits.fold(0, |bits, place| bits | 1 << place))
+    }
+
+    fn names(self) -> impl Iterator<Item = &'static HeaderName> {
+        let places = OF_ONE_HOP.iter().enumerate();
+        places.filter_map(move |(place, name)| (self.0 & 1 << place != 0).then_some(name))
+    }
+}
+
 /// Takes the fields of one hop off a client's request; `TE` stays where it announces `trailers`, and says only that.
 ///
 /// Ask [`upgrade_of`] first: the fields it reads are gone afterwards.
@@ -57,9 +85,13 @@ static OF_ONE_HOP: [HeaderName; 10] = [
 /// # Errors
 /// [`HopError`] if `Connection` names a field that is not the client's to remove; the headers may be half done then.
 pub fn strip_request(headers: &mut HeaderMap) -> Result<(), HopError> {
+    let found = Found::in_these(headers);
+    if found == Found::NONE {
+        return Ok(());
+    }
     let listed = listed_by_client(headers)?;
     let trailers = headers.get_all(TE).iter().any(takes_trailers);
-    strip(headers, &listed);
+    strip(headers, found, &listed);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -68,11 +100,15 @@ pub fn strip_request(headers: &mut HeaderMap) -> Result<(), HopError> {
 
 /// Takes the fields of one hop off a backend's response, and whatever else its `Connection` names.
 pub fn strip_response(headers: &mut HeaderMap) {
+    let found = Found::in_these(headers);
+    if found == Found::NONE {
+        return;
+    }
     let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
         .filter(|token| !is_signal(token))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect();
-    strip(headers, &listed);
+    strip(headers, found, &listed);
 }
 
 /// The protocol that a request asks to change to, if it is one that we pass on and the request is in order.
@@ -91,11 +127,9 @@ pub fn upgrade_of(headers: &HeaderMap, method: &Method, version: Version) -> Opt
     wanted.then_some(Upgrade::WebSocket)
 }
 
-fn strip(headers: &mut HeaderMap, listed: &[HeaderName]) {
-    if headers.keys().any(|name| OF_ONE_HOP.contains(name)) {
-        for name in &OF_ONE_HOP {
-            headers.remove(name);
-        }
+fn strip(headers: &mut HeaderMap, found: Found, listed: &[HeaderName]) {
+    for name in found.names() {
+        headers.remove(name);
     }
     for name in listed {
         headers.remove(name);
@@ -180,7 +214,7 @@ mod tests {
     use http::header::{HeaderName, HeaderValue};
     use http::{HeaderMap, Method, Version};
 
-    use super::{HopError, Upgrade, strip_request, strip_response, upgrade_of};
+    use super::{HopError, OF_ONE_HOP, Upgrade, strip_request, strip_response, upgrade_of};
 
     fn headers(fields: &[(&str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -222,6 +256,19 @@ mod tests {
         let mut request = headers(&[("upgrade", "h2c"), ("http2-settings", "x"), ("accept", "a")]);
         assert_eq!(strip_request(&mut request), Ok(()));
         assert_eq!(names(&request), ["accept"]);
+    }
+
+    #[test]
+    fn each_field_of_one_hop_goes_by_itself() {
+        for name in &OF_ONE_HOP {
+            let mut response = headers(&[("content-type", "text/html")]);
+            response.insert(name, HeaderValue::from_static("x"));
+            let mut request = response.clone();
+            strip_response(&mut response);
+            assert_eq!(strip_request(&mut request), Ok(()));
+            assert_eq!(names(&response), ["content-type"], "{name}");
+            assert_eq!(names(&request), ["content-type"], "{name}");
+        }
     }
 
     #[test]

@@ -8,9 +8,6 @@
 use http::HeaderMap;
 use http::header::HeaderName;
 
-/// Longer than any listed name: what stands behind it can no longer decide.
-const WINDOW: usize = 40;
-
 /// One rule about names, written with `-` for every sign.
 #[derive(Clone, Copy)]
 enum Rule {
@@ -18,35 +15,26 @@ enum Rule {
     Is(&'static str),
     /// Every name that starts so.
     Starts(&'static str),
+    /// This name with another sign than `-`: the name itself decides over framing or trust and is not the client's to
+    /// double.
+    TwinOf(&'static str),
+    /// Every name that starts so and has another sign than `-` somewhere.
+    TwinsOf(&'static str),
 }
 
-use Rule::{Is, Starts};
+use Rule::{Is, Starts, TwinOf, TwinsOf};
 
 /// Whether a client's header of this name must not reach a backend.
 ///
-/// Most names are dismissed by their first letter; none costs an allocation.
+/// Most names are dismissed by their first two letters; none costs an allocation.
 pub fn reserved(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     let rules = match name {
         [b'x', _, third, ..] => rules_of_x(*third),
-        [first, ..] => rules_of(*first),
-        [] => return false,
+        [first, second, ..] => rules_of([*first, *second]),
+        _ => return false,
     };
-    if rules.is_empty() {
-        return false;
-    }
-    let mut buffer = [0u8; WINDOW];
-    let mut signs = false;
-    for (to, &from) in buffer.iter_mut().zip(name) {
-        *to = if from.is_ascii_alphanumeric() {
-            from
-        } else {
-            signs |= from != b'-';
-            b'-'
-        };
-    }
-    let folded = buffer.get(..name.len()).unwrap_or(&buffer);
-    rules.iter().any(|rule| rule.holds(folded)) || (signs && twin(folded))
+    rules.iter().any(|rule| rule.holds(name))
 }
 
 /// Removes every [`reserved`] name from a client's headers; says how many names were there.
@@ -68,65 +56,70 @@ pub fn strip_reserved(headers: &mut HeaderMap) -> usize {
 }
 
 impl Rule {
-    fn holds(self, folded: &[u8]) -> bool {
+    fn holds(self, name: &[u8]) -> bool {
         match self {
-            Is(name) => folded == name.as_bytes(),
-            Starts(prefix) => folded.starts_with(prefix.as_bytes()),
+            Is(rule) => name.len() == rule.len() && starts_as(name, rule),
+            Starts(prefix) => starts_as(name, prefix),
+            TwinOf(rule) => Is(rule).holds(name) && name != rule.as_bytes(),
+            TwinsOf(prefix) => starts_as(name, prefix) && name.iter().any(|byte| is_odd(*byte)),
         }
     }
 }
 
-/// Whether a name with other signs than `-` would pass for a field that decides over framing or trust.
-fn twin(folded: &[u8]) -> bool {
-    folded.starts_with(b"sec-")
-        || [
-            "content-length",
-            "content-type",
-            "content-encoding",
-            "content-digest",
-            "transfer-encoding",
-            "proxy-authorization",
-            "proxy-connection",
-            "signature-input",
-        ]
-        .iter()
-        .any(|name| folded == name.as_bytes())
+/// Whether a name starts with these letters, digits and signs, whatever the signs are.
+fn starts_as(name: &[u8], prefix: &str) -> bool {
+    name.len() >= prefix.len()
+        && name.iter().zip(prefix.bytes()).all(|(byte, wanted)| {
+            *byte == wanted || (wanted == b'-' && !byte.is_ascii_alphanumeric())
+        })
 }
 
-/// Rules for names that do not start with `x-`.
-fn rules_of(first: u8) -> &'static [Rule] {
-    match first {
-        b'a' => &[Is("auth-user")],
-        b'c' => &[
+/// A sign that gateways turn into `_` as they do with `-`.
+const fn is_odd(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric() && byte != b'-'
+}
+
+/// Rules for names that do not start with `x-`, by their first two letters.
+fn rules_of(start: [u8; 2]) -> &'static [Rule] {
+    match &start {
+        b"au" => &[Is("auth-user")],
+        b"cf" => &[
             Starts("cf-connecting-ip"),
             Starts("cf-access-"),
             Is("cf-visitor"),
-            Starts("client-ip"),
-            Starts("client-cert"),
         ],
-        b'f' => &[
-            Starts("forwarded"),
-            Is("fastly-client-ip"),
-            Starts("front-end-https"),
+        b"cl" => &[Starts("client-ip"), Starts("client-cert")],
+        b"co" => &[
+            TwinOf("content-length"),
+            TwinOf("content-type"),
+            TwinOf("content-encoding"),
+            TwinOf("content-digest"),
         ],
-        b'h' => &[Is("https")],
-        b'i' => &[Is("incap-client-ip")],
-        b'o' => &[Starts("oidc-")],
-        b'p' => &[
+        b"fa" => &[Is("fastly-client-ip")],
+        b"fo" => &[Starts("forwarded")],
+        b"fr" => &[Starts("front-end-https")],
+        b"ht" => &[Is("https")],
+        b"in" => &[Is("incap-client-ip")],
+        b"oi" => &[Starts("oidc-")],
+        b"pr" => &[
             Is("proxy"),
             Is("proxy-user"),
             Is("proxy-client-ip"),
             Is("proxy-host"),
+            TwinOf("proxy-authorization"),
+            TwinOf("proxy-connection"),
         ],
-        b'r' => &[Starts("remote-")],
-        b's' => &[
-            Starts("ssl-"),
-            Starts("sm-"),
-            Starts("shib-"),
-            Is("script-name"),
-        ],
-        b't' => &[Is("true-client-ip"), Starts("tailscale-")],
-        b'w' => &[Starts("wl-proxy-"), Starts("webauth-")],
+        b"re" => &[Starts("remote-")],
+        b"sc" => &[Is("script-name")],
+        b"se" => &[TwinsOf("sec-")],
+        b"sh" => &[Starts("shib-")],
+        b"si" => &[TwinOf("signature-input")],
+        b"sm" => &[Starts("sm-")],
+        b"ss" => &[Starts("ssl-")],
+        b"ta" => &[Starts("tailscale-")],
+        b"tr" => &[Is("true-client-ip"), TwinOf("transfer-encoding")],
+        b"we" => &[Starts("webauth-")],
+        b"wl" => &[Starts("wl-proxy-")],
         _ => &[],
     }
 }
@@ -218,7 +211,9 @@ mod tests {
     use http::HeaderMap;
     use http::header::{HeaderName, HeaderValue};
 
-    use super::{WINDOW, reserved, rules_of, rules_of_x, strip_reserved};
+    use super::{
+        Is, Rule, Starts, TwinOf, TwinsOf, reserved, rules_of, rules_of_x, strip_reserved,
+    };
 
     fn is_reserved(name: &str) -> bool {
         reserved(&HeaderName::from_bytes(name.as_bytes()).expect("a header name"))
@@ -365,19 +360,40 @@ mod tests {
     }
 
     #[test]
-    fn rules_stand_where_they_are_looked_for() {
-        for byte in 0..=u8::MAX {
-            for rule in rules_of(byte) {
-                let (super::Is(name) | super::Starts(name)) = rule;
-                assert_eq!(name.as_bytes().first(), Some(&byte), "{name}");
-                assert!(name.len() < WINDOW);
-            }
-            for rule in rules_of_x(byte) {
-                let (super::Is(name) | super::Starts(name)) = rule;
-                assert!(name.starts_with("x-"), "{name}");
-                assert_eq!(name.as_bytes().get(2), Some(&byte), "{name}");
-                assert!(name.len() < WINDOW);
+    fn every_rule_holds_whatever_the_signs_are() {
+        for name in every_rule().map(text) {
+            for sign in ["_", ".", "~", "!"] {
+                let twin = name.replace('-', sign);
+                assert!(is_reserved(&twin) || twin == name, "{twin}");
             }
         }
+    }
+
+    #[test]
+    fn rules_stand_where_they_are_looked_for() {
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                for rule in rules_of([first, second]) {
+                    assert!(text(rule).as_bytes().starts_with(&[first, second]));
+                    assert_ne!((first, second), (b'x', b'-'));
+                }
+            }
+            for rule in rules_of_x(first) {
+                assert!(text(rule).starts_with("x-"));
+                assert_eq!(text(rule).as_bytes().get(2), Some(&first));
+            }
+        }
+    }
+
+    fn every_rule() -> impl Iterator<Item = &'static Rule> {
+        let bytes = || 0..=u8::MAX;
+        let others = bytes().flat_map(move |first| bytes().map(move |second| [first, second]));
+        let of_x = bytes().flat_map(rules_of_x);
+        others.flat_map(rules_of).chain(of_x)
+    }
+
+    fn text(rule: &'static Rule) -> &'static str {
+        let (Is(name) | Starts(name) | TwinOf(name) | TwinsOf(name)) = rule;
+        name
     }
 }
