@@ -7,6 +7,7 @@ use std::{
 
 use http::HeaderMap;
 
+use super::last_token::LastToken;
 use crate::wire::{
     forwarded::{Client, Introduction, Scheme},
     host::HostPattern,
@@ -19,6 +20,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// TLS facts, when TLS ends here.
     pub tls: Option<Tls>,
+    /// The bearer token that came last, with what it proved.
+    pub last_token: LastToken,
     /// What was last told to a backend about the client; most requests of a connection say the same.
     told: Mutex<Option<Told>>,
 }
@@ -46,6 +49,7 @@ impl Connection {
         Self {
             peer,
             tls,
+            last_token: LastToken::default(),
             told: Mutex::new(None),
         }
     }

@@ -18,6 +18,7 @@ use crate::{
 };
 
 pub mod connection;
+pub mod last_token;
 pub mod principal;
 pub mod trace;
 

@@ -16,6 +16,7 @@ use super::issuer::{Issuer, IssuerRules, MAX_TOKEN_BYTES, TokenType};
 use super::jwks::NoKey;
 use super::jws::{self, FormError, Header, Unverified};
 use crate::crypto::digest::{Sha256, sha256};
+use crate::exchange::last_token::{LastToken, Proof};
 use crate::exchange::principal::{IdentityHeaders, Principal};
 use crate::state::keys::Refresh;
 
@@ -116,21 +117,56 @@ impl From<BadClaim> for TokenError {
     }
 }
 
-/// The principal of a token that was verified before and still holds, without waiting for anything.
+/// The principal of a token that was verified before and still holds, without waiting for anything: by its bytes when
+/// it came before on the connection that `last` is of, else by its digest.
 ///
 /// `now` in Unix seconds.
-pub fn recall(token: &[u8], issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
+pub fn recall(
+    token: &[u8],
+    last: &LastToken,
+    issuers: &[Arc<Issuer>],
+    now: u64,
+) -> Option<Arc<Principal>> {
     if token.len() > MAX_TOKEN_BYTES {
         return None;
     }
-    recall_digest(&sha256(token), issuers, now)
+    let proof = last.proof_of(token);
+    if let Some(principal) = proof.and_then(|proof| still_counts(proof, issuers, now)) {
+        return Some(principal);
+    }
+    let digest = sha256(token);
+    let proof = recall_digest(&digest, issuers, now)?;
+    let principal = Arc::clone(&proof.principal);
+    last.note(token, &digest, proof);
+    Some(principal)
 }
 
-fn recall_digest(digest: &Sha256, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
-    issuers.iter().find_map(|issuer| {
-        let principal = issuer.tokens.get(digest, issuer.keys.version(now)?, now)?;
+/// The principal, if the table of verified tokens would give it too: the same issuer, the same keys, not expired.
+fn still_counts(proof: Proof, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
+    let issuer = issuers.iter().find(|held| held.serial == proof.issuer)?;
+    // Of two that vouch for the same `iss`, the first has the word.
+    let first = issuers
+        .iter()
+        .find(|held| held.rules().issuer == issuer.rules().issuer)?;
+    let counts = Arc::ptr_eq(first, issuer)
+        && issuer.keys.version(now) == Some(proof.version)
+        && now < proof.principal.expires;
+    counts.then(|| {
         issuer.counts().token("cached");
-        Some(principal)
+        proof.principal
+    })
+}
+
+fn recall_digest(digest: &Sha256, issuers: &[Arc<Issuer>], now: u64) -> Option<Proof> {
+    issuers.iter().find_map(|issuer| {
+        let version = issuer.keys.version(now)?;
+        let principal = issuer.tokens.get(digest, version, now)?;
+        issuer.counts().token("cached");
+        Some(Proof {
+            issuer: issuer.serial,
+            version,
+            principal,
+        })
     })
 }
 
@@ -149,8 +185,8 @@ pub async fn verify(
         return refuse_early(TokenError::TooLong, issuers);
     }
     let digest = sha256(token.as_bytes());
-    if let Some(principal) = recall_digest(&digest, issuers, now) {
-        return Ok(principal);
+    if let Some(proof) = recall_digest(&digest, issuers, now) {
+        return Ok(proof.principal);
     }
     let parts = match jws::take_apart(token) {
         Ok(parts) => parts,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -58,8 +59,12 @@ pub enum IssuerError {
     NoKey(PathBuf),
 }
 
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
+
 /// An issuer at work.
 pub struct Issuer {
+    /// Tells it from every issuer of the process that was or will be, of the same name too.
+    pub(super) serial: u64,
     config: IssuerConfig,
     location: Option<Location>,
     pub(super) keys: Arc<Refreshed<KeySet>>,
@@ -104,6 +109,7 @@ impl Issuer {
         }
         let tokens = VerifiedTokens::new(config.token_entries);
         Ok(Arc::new(Self {
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             config,
             location,
             keys,

@@ -258,7 +258,8 @@ async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> 
         Ok(None) => return Err(challenge(refusal(Reason::CredentialsMissing), exchange, "").into()),
         Err(error) => return Err(unclear(exchange, error)),
     };
-    let verdict = match bearer::recall(token, &bearer.issuers, now) {
+    let verdict = match bearer::recall(token, &exchange.connection.last_token, &bearer.issuers, now)
+    {
         Some(principal) => Ok(principal),
         None => match bearer::well_formed(token) {
             // Rare, and its future is large: it may wait for a key set.

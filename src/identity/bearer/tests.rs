@@ -8,8 +8,9 @@ use http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{CredentialError, TokenError, presented, recall, verify, well_formed};
+use super::{CredentialError, TokenError, presented, verify, well_formed};
 use crate::crypto::secret::Secret;
+use crate::exchange::last_token::LastToken;
 use crate::exchange::principal::Principal;
 use crate::identity::claims::ClaimPath;
 use crate::identity::issuer::{Fetching, Issuer, IssuerConfig, IssuerRules, Issuers};
@@ -23,6 +24,11 @@ fn credential<'a>(
     query: Option<&str>,
 ) -> Result<Option<&'a str>, CredentialError> {
     presented(headers, query)?.map(well_formed).transpose()
+}
+
+/// The principal as the first request of a connection finds it.
+fn recall(token: &[u8], issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
+    super::recall(token, &LastToken::default(), issuers, now)
 }
 
 const NOW: u64 = 1_800_000_000;
@@ -698,6 +704,105 @@ async fn a25_a_key_that_left_the_file_takes_its_tokens_with_it() {
         outcome(&issuer, &new.mint("k2", &claims())).await,
         "verified"
     );
+}
+
+/// A connection on which the token came often enough to be known by its bytes.
+fn connection_that_knows(token: &str, issuers: &[Arc<Issuer>]) -> LastToken {
+    let last = LastToken::default();
+    for _ in 0..2 {
+        assert!(super::recall(token.as_bytes(), &last, issuers, NOW).is_some());
+    }
+    assert!(last.proof_of(token.as_bytes()).is_some());
+    last
+}
+
+#[tokio::test]
+async fn a25_what_a_connection_remembers_is_the_whole_token_until_it_expires() {
+    let (minter, issuer) = pair();
+    let token = minter.mint("k1", &claims());
+    let issuers = [Arc::clone(&issuer)];
+    let first = check(&issuer, &token).await.unwrap();
+    let last = connection_that_knows(&token, &issuers);
+    let again = |token: &str, now| super::recall(token.as_bytes(), &last, &issuers, now);
+    assert!(Arc::ptr_eq(&first, &again(&token, NOW).unwrap()));
+    assert!(again(&token, NOW + 659).is_some());
+    assert!(again(&token, NOW + 660).is_none());
+    let (message, _) = token.rsplit_once('.').unwrap();
+    for other in [
+        format!("{message}.{}", encode([1; 64])),
+        format!("{token}="),
+        token[..token.len() - 1].to_owned(),
+        message.to_owned(),
+    ] {
+        assert!(again(&other, NOW).is_none(), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a25_what_a_connection_remembers_ends_with_the_keys() {
+    let (old, new) = (Minter::new(Algorithm::Es256), Minter::new(Algorithm::Es256));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write =
+        |keys: &[Value]| std::fs::write(file.path(), json!({ "keys": keys }).to_string()).unwrap();
+    write(&[old.jwk("k1"), new.jwk("k2")]);
+    let config = IssuerConfig::new(rules(), KeySource::File(file.path().to_owned()));
+    let issuer = Issuer::new(config).unwrap();
+    let issuers = [Arc::clone(&issuer)];
+    let token = old.mint("k1", &claims());
+    check(&issuer, &token).await.unwrap();
+    let last = connection_that_knows(&token, &issuers);
+    write(&[new.jwk("k2")]);
+    assert!(issuer.reload_file().unwrap());
+    assert!(super::recall(token.as_bytes(), &last, &issuers, NOW).is_none());
+    // The very keys of before are another version, too.
+    write(&[old.jwk("k1"), new.jwk("k2")]);
+    assert!(issuer.reload_file().unwrap());
+    assert!(super::recall(token.as_bytes(), &last, &issuers, NOW).is_none());
+    check(&issuer, &token).await.unwrap();
+    assert!(super::recall(token.as_bytes(), &last, &issuers, NOW).is_some());
+}
+
+#[tokio::test]
+async fn a25_what_a_connection_remembers_counts_on_routes_of_that_issuer_alone() {
+    let minter = Minter::new(Algorithm::Es256);
+    let keys = [minter.jwk("k1")];
+    let issuer = issuer_with(rules(), &keys);
+    let token = minter.mint("k1", &claims());
+    check(&issuer, &token).await.unwrap();
+    let last = connection_that_knows(&token, std::slice::from_ref(&issuer));
+    let recalled = |issuers: &[&Arc<Issuer>]| {
+        let issuers: Vec<_> = issuers.iter().map(|issuer| Arc::clone(issuer)).collect();
+        super::recall(token.as_bytes(), &last, &issuers, NOW).is_some()
+    };
+    // Another realm; one made anew from the same part of the file; one of the same `iss` with rules of its own.
+    let mut realm = rules();
+    realm.issuer = "https://idp.example/realms/other".into();
+    let other = issuer_with(realm, &keys);
+    let anew = issuer_with(rules(), &keys);
+    let mut elsewhere = rules();
+    elsewhere.audience = vec!["elsewhere".into()];
+    let strict = issuer_with(elsewhere, &keys);
+    for stranger in [&other, &anew, &strict] {
+        assert!(!recalled(&[stranger]));
+    }
+    assert!(!recalled(&[]));
+    assert!(recalled(&[&issuer]));
+    assert!(recalled(&[&other, &issuer]));
+    let asked = |issuer: &Issuer| {
+        let mut tokens = issuer.counts().tokens();
+        tokens.find(|(outcome, _)| *outcome == "cached").unwrap().1
+    };
+    let before = asked(&issuer);
+    // The first of one `iss` has the word: it is asked for its own table, not passed by.
+    assert!(
+        super::still_counts(
+            last.proof_of(token.as_bytes()).unwrap(),
+            &[Arc::clone(&strict), Arc::clone(&issuer)],
+            NOW
+        )
+        .is_none()
+    );
+    assert_eq!(asked(&issuer), before);
 }
 
 #[tokio::test]
