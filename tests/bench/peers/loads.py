@@ -16,8 +16,11 @@ def run(running, command, seconds):
     """What the program printed. It runs on the load's core."""
     rig = running.rig
     environment = dict(os.environ, OPENSSL_CONF=str(rig.keys / "client.cnf"))
-    done = subprocess.run(machine.pinned(rig.layout.load, command), capture_output=True, text=True, env=environment,
-                          timeout=seconds + PATIENCE)
+    try:
+        done = subprocess.run(machine.pinned(rig.layout.load, command), capture_output=True, text=True, env=environment,
+                              timeout=seconds + PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{command[0]} did not end {PATIENCE} s after it should have") from None
     if done.returncode != 0:
         raise RuntimeError(f"{command[0]} failed: {(done.stdout + done.stderr)[-600:]}")
     return done.stdout

@@ -5,6 +5,8 @@ from . import workloads
 
 # More than this of a core used by others, and figures are not worth keeping.
 QUIET = 0.15
+# Less than this of its core, and the proxy waited for the load.
+BUSY = 0.95
 DIGITS = {"cpu_us": 1, "cpu_us_mib": 0, "p99_ms": 2, "kib_per_connection": 1}
 
 
@@ -99,7 +101,7 @@ def thousandths(runs, key):
 def policies(result):
     """What each policy alone adds to the gate's own pass-through, and what all together add."""
     base = result["policies"]["pass-through"]
-    lines = ["| the gate over TLS, answers of 1 KiB with a cookie | CPU µs a request | over pass-through, pair by pair |", "| --- | ---: | ---: |"]
+    lines = ["| the gate over TLS, the same requests and answers throughout | CPU µs a request | over pass-through, pair by pair |", "| --- | ---: | ---: |"]
     for name, runs in result["policies"].items():
         over = [run["cpu_us"] - bare["cpu_us"] for run, bare in zip(runs, base) if "cpu_us" in run and "cpu_us" in bare]
         added = "" if name == "pass-through" or not over else spread(over, 2)
@@ -118,4 +120,18 @@ def notes(result):
     if loud:
         found.append(f"The machine was not quiet: in {len(loud)} of {len(rows)} runs others used up to {max(loud):.2f} cores; "
                      "these figures are not worth keeping.")
+    steps = {"policies": result["policies"], **result["runs"]}
+    starved = [f"{name} with {system} ({middle(runs, 'busy'):.0%})" for name, systems in steps.items()
+               for system, runs in systems.items() if waits(name, runs)]
+    if starved and result["layout"] == "split":
+        found.append(f"The load did not fill the proxy's core, which makes it look dearer: {', '.join(starved)}.")
     return found
+
+
+def middle(runs, key):
+    return statistics.median(good(runs, key))
+
+
+def waits(name, runs):
+    """Whether the proxy had idle time in a load that was to leave it none."""
+    return not name.startswith("L") and bool(good(runs, "busy")) and middle(runs, "busy") < BUSY

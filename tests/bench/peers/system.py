@@ -18,10 +18,12 @@ REFUSING = 10
 
 
 class Profile:
-    """What is asked of the system: which policies, which kind of token, how many requests a second."""
+    """What is asked of the system: which policies, which kind of token, how many requests a second. `carried` says for
+    which policies a request brings its token and its origin, where that is not these policies."""
 
-    def __init__(self, policies=(), algorithm="RS256", rate=NEVER_REACHED):
+    def __init__(self, policies=(), algorithm="RS256", rate=NEVER_REACHED, carried=None):
         self.policies, self.algorithm, self.rate = tuple(policies), algorithm, rate
+        self.carried = self.policies if carried is None else tuple(carried)
 
     def words(self):
         return {"ALG": self.algorithm, "RATE": self.rate, "POLICY": self.policies == POLICIES,
