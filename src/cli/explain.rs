@@ -132,7 +132,8 @@ fn halted(
     match &halt {
         Halt::Refuse(refusal) if refusal.reason == Reason::KeysUnavailable => {
             report.verdict = Verdict::Unknown;
-            report.unverified = claims::unverified(route.map(|route| &route.policies.authn), asked);
+            report.unverified =
+                claims::unverified(route.map(|route| &*route.policies.authn), asked);
             return plain_answer();
         }
         Halt::Refuse(refusal) => {

@@ -19,6 +19,8 @@ pub mod security_headers;
 #[cfg(test)]
 mod trial;
 
+use std::sync::Arc;
+
 use http::response::Parts;
 
 use crate::{
@@ -26,25 +28,25 @@ use crate::{
     wire::halt::{Halt, Stage},
 };
 
-/// The compiled policies of one route.
+/// The compiled policies of one route; what several routes have from one table of the file they share.
 #[derive(Debug)]
 pub struct Policies {
     /// Allowed and denied networks.
-    pub network: network::Network,
+    pub network: Arc<network::Network>,
     /// Limits by address, route, header or principal.
-    pub rate_limits: rate_limit::RateLimits,
+    pub rate_limits: Arc<rate_limit::RateLimits>,
     /// Largest request body.
-    pub body_limit: body_limit::BodyLimit,
+    pub body_limit: Arc<body_limit::BodyLimit>,
     /// Cross-origin rules.
-    pub cors: cors::Cors,
+    pub cors: Arc<cors::Cors>,
     /// Who may ask.
-    pub authn: authn::Authn,
+    pub authn: Arc<authn::Authn>,
     /// Roles and scopes.
-    pub rbac: rbac::Rbac,
+    pub rbac: Arc<rbac::Rbac>,
     /// What the backend's cookies gain.
-    pub cookies: cookies::Cookies,
+    pub cookies: Arc<cookies::Cookies>,
     /// Security headers.
-    pub headers: security_headers::SecurityHeaders,
+    pub headers: Arc<security_headers::SecurityHeaders>,
 }
 
 /// The request halves, in order. The first halt ends the walk.

@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod compile;
 pub mod document;
 pub mod issuers;
+mod policies;
 pub mod router;
 pub mod routes;
 pub mod sections;

@@ -8,6 +8,7 @@ use http::Method;
 
 use super::{
     Route,
+    policies::Level,
     router::{CLOSED, Entry, Rejected, Router},
     survivors::Survivors,
     trie::RouteId,
@@ -16,13 +17,7 @@ use super::{
 use crate::{
     config::{At, OneOrMany, Reader},
     exchange::RouteFacts,
-    policy::{
-        Policies,
-        authn::{self, Authn, IssuerBook},
-        body_limit, cookies, cors, network,
-        rate_limit::{self, Desk, LimiterBook},
-        rbac, security_headers,
-    },
+    policy::{Policies, authn::IssuerBook, rate_limit::LimiterBook},
     upstream::cluster::Cluster,
     wire::host::HostPattern,
 };
@@ -86,7 +81,7 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
         hosts: Vec::new(),
         closed: Vec::new(),
     };
-    let defaults = root.section("defaults");
+    let defaults = Level::new(&root.section("defaults"), None);
     let blueprints = root.tables("blueprints");
     if blueprints.is_empty() && !root.has("blueprints") {
         root.error(
@@ -101,7 +96,7 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
     for group in std::mem::take(&mut compiler.closed) {
         compiler.below(&group, CLOSED, None);
     }
-    let unrouted = compiler.policies(&defaults, Stated::Nowhere);
+    let unrouted = defaults.unrouted(parts, &mut compiler.limiters);
     let (router, rejected) = Router::build(&compiler.entries);
     compiler.report(root, &rejected);
     Routes {
@@ -111,13 +106,6 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
         limiters: compiler.limiters,
         hosts: compiler.hosts,
     }
-}
-
-/// Whether `auth` must be stated at these levels.
-#[derive(Clone, Copy, PartialEq)]
-enum Stated {
-    Must,
-    Nowhere,
 }
 
 /// What the routes of a blueprint have in common.
@@ -131,7 +119,7 @@ struct Group {
 }
 
 impl Compiler<'_> {
-    fn blueprint(&mut self, blueprint: &Reader<'_>, defaults: &Reader<'_>) {
+    fn blueprint(&mut self, blueprint: &Reader<'_>, defaults: &Level<'_>) {
         let name = blueprint.get::<String>("name");
         if name.is_none() && !blueprint.has("name") {
             blueprint.error(
@@ -147,10 +135,10 @@ impl Compiler<'_> {
             cluster: self.cluster(blueprint),
             first: self.routes.len(),
         };
-        let levels = blueprint.over(defaults);
+        let level = Level::new(blueprint, Some(defaults));
         let routes = blueprint.tables("routes");
         for route in &routes {
-            self.route(&group, route, &route.over(&levels));
+            self.route(&group, route, &Level::new(route, Some(&level)));
         }
         if blueprint.get::<String>("unmatched").as_deref() == Some("refuse") {
             self.closed.push(group);
@@ -168,12 +156,12 @@ impl Compiler<'_> {
             self.closed.push(group);
             return;
         }
-        self.implicit(&group, blueprint, &levels);
+        self.implicit(&group, blueprint, &level);
     }
 
     /// Everything below the prefix that no route matches.
-    fn implicit(&mut self, group: &Group, blueprint: &Reader<'_>, levels: &Reader<'_>) {
-        let policies = self.policies(levels, Stated::Must);
+    fn implicit(&mut self, group: &Group, blueprint: &Reader<'_>, level: &Level<'_>) {
+        let policies = level.policies(self.parts, &mut self.limiters);
         let Some(cluster) = group.cluster.clone() else {
             return;
         };
@@ -233,7 +221,7 @@ impl Compiler<'_> {
         self.origins.push(origin);
     }
 
-    fn route(&mut self, group: &Group, route: &Reader<'_>, levels: &Reader<'_>) {
+    fn route(&mut self, group: &Group, route: &Reader<'_>, level: &Level<'_>) {
         let Some(path) = route.get::<String>("path") else {
             if !route.has("path") {
                 route.error(
@@ -248,14 +236,14 @@ impl Compiler<'_> {
         let name = route
             .get::<String>("name")
             .unwrap_or_else(|| pattern.clone());
-        let policies = self.policies(levels, Stated::Must);
+        let policies = level.policies(self.parts, &mut self.limiters);
         let cluster = if route.has("upstream") {
             self.cluster(route)
         } else {
             group.cluster.clone()
         };
         let Some(cluster) = cluster else {
-            if !levels.has("upstream") {
+            if !level.reader().has("upstream") {
                 route.error(
                     "upstream",
                     "this route leads nowhere",
@@ -309,33 +297,6 @@ impl Compiler<'_> {
             place: place.unwrap_or_default().into(),
         }));
         self.routes.len() - 1
-    }
-
-    fn policies(&mut self, levels: &Reader<'_>, stated: Stated) -> Policies {
-        let mut desk = Desk {
-            limiters: &self.parts.survivors.limiters,
-            book: &mut self.limiters,
-            hasher: &self.parts.survivors.hasher,
-        };
-        let rate_limits = rate_limit::compile(levels, &mut desk);
-        let authn = match stated {
-            Stated::Must => authn::compile(levels, self.parts.issuers),
-            Stated::Nowhere => Authn::Public("default".into()),
-        };
-        let rbac = match (&authn, stated) {
-            (Authn::Bearer(_), Stated::Must) => rbac::compile(levels),
-            _ => rbac::Rbac::default(),
-        };
-        Policies {
-            network: network::compile(&levels.section("network")),
-            rate_limits,
-            body_limit: body_limit::compile(&levels.section("body"), self.parts.body_bytes),
-            cors: cors::compile(&levels.section("cors")),
-            authn,
-            rbac,
-            cookies: cookies::compile(&levels.section("cookies")),
-            headers: security_headers::compile(&levels.section("headers")),
-        }
     }
 
     fn cluster(&self, reader: &Reader<'_>) -> Option<Arc<Cluster>> {

@@ -1,0 +1,235 @@
+//! The policies of a route, shared with every other route for which the same tables speak.
+//!
+//! A policy is compiled at the nearest level that states it (route, blueprint, defaults) and once there, so ten thousand
+//! routes that add nothing of their own cost one set of policies: less to compile, and what requests read stays in the
+//! processor's cache whichever routes they take.
+
+use std::{cell::OnceCell, sync::Arc};
+
+use super::routes::Parts;
+use crate::{
+    config::Reader,
+    policy::{
+        Policies,
+        authn::{self, Authn},
+        body_limit::{self, BodyLimit},
+        cookies::{self, Cookies},
+        cors::{self, Cors},
+        network::{self, Network},
+        rate_limit::{self, Desk, LimiterBook, RateLimits},
+        rbac::{self, Rbac},
+        security_headers::{self, SecurityHeaders},
+    },
+};
+
+/// A level of the file at which policies may be stated, and what was compiled there so far.
+#[derive(Debug)]
+pub(super) struct Level<'a> {
+    own: Reader<'a>,
+    /// Through this level and those behind it.
+    through: Reader<'a>,
+    farther: Option<&'a Level<'a>>,
+    network: OnceCell<Arc<Network>>,
+    rate_limits: OnceCell<Arc<RateLimits>>,
+    body_limit: OnceCell<Arc<BodyLimit>>,
+    cors: OnceCell<Arc<Cors>>,
+    access: OnceCell<Access>,
+    cookies: OnceCell<Arc<Cookies>>,
+    headers: OnceCell<Arc<SecurityHeaders>>,
+}
+
+/// What the key `auth` says.
+type Access = (Arc<Authn>, Arc<Rbac>);
+
+/// Where the compiled forms of one policy are kept.
+type Cell<T> = for<'l> fn(&'l Level<'_>) -> &'l OnceCell<T>;
+
+impl<'a> Level<'a> {
+    /// A level in front of another one; the farthest has none behind it.
+    pub(super) fn new(own: &Reader<'a>, farther: Option<&'a Level<'a>>) -> Self {
+        Self {
+            own: own.clone(),
+            through: farther.map_or_else(|| own.clone(), |farther| own.over(&farther.through)),
+            farther,
+            network: OnceCell::new(),
+            rate_limits: OnceCell::new(),
+            body_limit: OnceCell::new(),
+            cors: OnceCell::new(),
+            access: OnceCell::new(),
+            cookies: OnceCell::new(),
+            headers: OnceCell::new(),
+        }
+    }
+
+    /// The keys of this level and of those behind it.
+    pub(super) fn reader(&self) -> &Reader<'a> {
+        &self.through
+    }
+
+    /// The nearest level that states the key, else the farthest.
+    fn speaker(&self, key: &str) -> &Level<'a> {
+        let mut level = self;
+        while let Some(farther) = level.farther.filter(|_| !level.own.has(key)) {
+            level = farther;
+        }
+        level
+    }
+
+    fn share<T: Clone>(
+        &self,
+        key: &str,
+        cell: Cell<T>,
+        compile: impl FnOnce(&Reader<'_>) -> T,
+    ) -> T {
+        let level = self.speaker(key);
+        cell(level).get_or_init(|| compile(&level.through)).clone()
+    }
+
+    fn section<T>(
+        &self,
+        key: &str,
+        cell: Cell<Arc<T>>,
+        compile: impl FnOnce(&Reader<'_>) -> T,
+    ) -> Arc<T> {
+        self.share(key, cell, |reader| Arc::new(compile(&reader.section(key))))
+    }
+
+    /// The policies of a route at this level, for which `auth` must be stated somewhere.
+    pub(super) fn policies(&self, parts: &Parts<'_>, limiters: &mut LimiterBook) -> Policies {
+        // Nobody states it: that is told of each route.
+        let (authn, rbac) = if self.through.has("auth") {
+            let compile = |reader: &Reader<'_>| access(reader, parts);
+            self.share("auth", |level| &level.access, compile)
+        } else {
+            access(&self.through, parts)
+        };
+        self.with_access((authn, rbac), parts, limiters)
+    }
+
+    /// The policies of this level for requests that meet no route: nobody is asked who they are.
+    pub(super) fn unrouted(&self, parts: &Parts<'_>, limiters: &mut LimiterBook) -> Policies {
+        let anybody = (
+            Arc::new(Authn::Public("default".into())),
+            Arc::new(Rbac::default()),
+        );
+        self.with_access(anybody, parts, limiters)
+    }
+
+    fn with_access(
+        &self,
+        (authn, rbac): Access,
+        parts: &Parts<'_>,
+        limiters: &mut LimiterBook,
+    ) -> Policies {
+        let mut desk = Desk {
+            limiters: &parts.survivors.limiters,
+            book: limiters,
+            hasher: &parts.survivors.hasher,
+        };
+        let body = |reader: &Reader<'_>| body_limit::compile(reader, parts.body_bytes);
+        Policies {
+            network: self.section("network", |level| &level.network, network::compile),
+            rate_limits: self.share(
+                "rate_limits",
+                |level| &level.rate_limits,
+                |reader| Arc::new(rate_limit::compile(reader, &mut desk)),
+            ),
+            body_limit: self.section("body", |level| &level.body_limit, body),
+            cors: self.section("cors", |level| &level.cors, cors::compile),
+            authn,
+            rbac,
+            cookies: self.section("cookies", |level| &level.cookies, cookies::compile),
+            headers: self.section("headers", |level| &level.headers, security_headers::compile),
+        }
+    }
+}
+
+fn access(levels: &Reader<'_>, parts: &Parts<'_>) -> Access {
+    let authn = authn::compile(levels, parts.issuers);
+    let rbac = match &authn {
+        Authn::Bearer(_) => rbac::compile(levels),
+        Authn::Public(_) => Rbac::default(),
+    };
+    (Arc::new(authn), Arc::new(rbac))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{
+        config::load_str,
+        snapshot::{Route, compile::compile, survivors::Survivors},
+    };
+
+    const GATE: &str = r#"
+[server]
+http = ["127.0.0.1:0"]
+plaintext = true
+
+[upstreams.a]
+servers = ["http://127.0.0.1:9"]
+
+[defaults]
+auth = "public"
+[defaults.cookies]
+same_site = "strict"
+
+[[blueprints]]
+name = "one"
+upstream = "a"
+[blueprints.body]
+bytes = "1KiB"
+[[blueprints.routes]]
+path = "/plain"
+[[blueprints.routes]]
+path = "/own"
+body = { bytes = "1MiB" }
+
+[[blueprints]]
+name = "two"
+prefix = "/two"
+upstream = "a"
+"#;
+
+    fn routes() -> Vec<Arc<Route>> {
+        let loaded = load_str("t.toml", GATE, &[]);
+        let compiled = compile(&loaded, &loaded.problems, &Survivors::new(1));
+        compiled.expect("a good file").snapshot.routes
+    }
+
+    #[test]
+    fn what_the_same_table_states_is_the_same_thing() {
+        let routes = routes();
+        let [plain, own, one, two] = routes.as_slice() else {
+            panic!("{routes:?}")
+        };
+        for route in [own, one, two] {
+            assert!(Arc::ptr_eq(
+                &plain.policies.cookies,
+                &route.policies.cookies
+            ));
+            assert!(Arc::ptr_eq(&plain.policies.authn, &route.policies.authn));
+            assert!(Arc::ptr_eq(
+                &plain.policies.headers,
+                &route.policies.headers
+            ));
+            assert!(Arc::ptr_eq(
+                &plain.policies.rate_limits,
+                &route.policies.rate_limits
+            ));
+        }
+        assert!(Arc::ptr_eq(
+            &plain.policies.body_limit,
+            &one.policies.body_limit
+        ));
+    }
+
+    #[test]
+    fn what_a_route_states_is_its_own() {
+        let bytes = |route: &Arc<Route>| route.policies.body_limit.streaming_bytes().0;
+        let routes = routes();
+        let found: Vec<_> = routes.iter().map(bytes).collect();
+        assert_eq!(found, [1 << 10, 1 << 20, 1 << 10, 10 << 20]);
+    }
+}
