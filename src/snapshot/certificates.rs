@@ -1,6 +1,13 @@
 //! Certificates by the name that a client asks for (RFC 6066 §3), and what they cover.
+//!
+//! One whose files hold what they held before is not parsed again at a reload, see [`Files`].
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -8,8 +15,15 @@ use rustls::{
     sign::CertifiedKey,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
 
-use crate::{crypto::trust, wire::host::HostPattern};
+use crate::{
+    crypto::{
+        digest::{Sha256, sha256},
+        trust,
+    },
+    wire::host::HostPattern,
+};
 
 /// One certificate, ready to be served.
 #[derive(Debug)]
@@ -34,12 +48,12 @@ pub struct Certificates {
 
 impl Certificates {
     /// `None` when there is no certificate. Of two that cover one name the earlier is served.
-    pub fn new(all: Vec<Certificate>) -> Option<Self> {
+    pub fn new(all: Vec<Arc<Certificate>>) -> Option<Self> {
         if all.is_empty() {
             return None;
         }
         let mut book = Self {
-            all: all.into_iter().map(Arc::new).collect(),
+            all,
             exact: HashMap::new(),
             wildcard: HashMap::new(),
         };
@@ -57,15 +71,18 @@ impl Certificates {
 
     /// The certificate for a name.
     pub fn pick(&self, name: Option<&str>) -> &Arc<Certificate> {
-        let found = name.and_then(|name| {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let wildcard = || {
-                name.split_once('.')
-                    .and_then(|(_, rest)| self.wildcard.get(rest))
-            };
-            self.exact.get(name.as_str()).or_else(wildcard)
-        });
+        let found =
+            name.and_then(|name| self.covering(&name.trim_end_matches('.').to_ascii_lowercase()));
         found.unwrap_or(&self.all[0])
+    }
+
+    /// The certificate that covers a host in lower case.
+    fn covering(&self, host: &str) -> Option<&Arc<Certificate>> {
+        let wildcard = || {
+            host.split_once('.')
+                .and_then(|(_, rest)| self.wildcard.get(rest))
+        };
+        self.exact.get(host).or_else(wildcard)
     }
 
     /// Every certificate.
@@ -75,10 +92,10 @@ impl Certificates {
 
     /// True when some certificate covers everything that the pattern stands for.
     pub fn cover(&self, host: &HostPattern) -> bool {
-        self.all
-            .iter()
-            .flat_map(|certificate| certificate.names.iter())
-            .any(|name| name == host || (host.suffix().is_none() && name.matches(host.as_str())))
+        match host.suffix() {
+            Some(suffix) => self.wildcard.contains_key(suffix),
+            None => self.covering(host.as_str()).is_some(),
+        }
     }
 }
 
@@ -88,20 +105,55 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Reads a chain and its key from PEM files.
-///
-/// # Errors
-/// Which file, and what is wrong with it, in words.
-pub fn read(cert: &Path, key: &Path) -> Result<Certificate, String> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| format!("cannot read `{}`: {error}", cert.display()))?;
-    if chain.is_empty() {
-        return Err(format!("`{}` holds no certificate", cert.display()));
+/// A chain and its key as their PEM files hold them, read but not parsed.
+pub struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    chain_pem: Vec<u8>,
+    key_pem: Zeroizing<Vec<u8>>,
+}
+
+impl Files {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// Which file cannot be read, and why, in words.
+    pub fn read(cert: &Path, key: &Path) -> Result<Self, String> {
+        let failed = |what: &str, path: &Path, error: &io::Error| {
+            format!("cannot read {what}`{}`: {error}", path.display())
+        };
+        Ok(Self {
+            chain_pem: fs::read(cert).map_err(|error| failed("", cert, &error))?,
+            key_pem: fs::read(key)
+                .map_err(|error| failed("the key ", key, &error))?
+                .into(),
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+        })
     }
-    let key_der = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| format!("cannot read the key `{}`: {error}", key.display()))?;
-    assemble(chain, key_der, cert.display().to_string())
+
+    /// What tells these contents from others.
+    pub fn digest(&self) -> Sha256 {
+        // Of two digests, so that nothing can move from the one file to the other.
+        sha256(&[sha256(&self.chain_pem), sha256(&self.key_pem)].concat())
+    }
+
+    /// Parses them.
+    ///
+    /// # Errors
+    /// Which file is bad, and what is wrong with it, in words.
+    pub fn parse(&self) -> Result<Certificate, String> {
+        let (cert, key) = (self.cert.display(), self.key.display());
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&self.chain_pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("cannot read `{cert}`: {error}"))?;
+        if chain.is_empty() {
+            return Err(format!("`{cert}` holds no certificate"));
+        }
+        let key_der = PrivateKeyDer::from_pem_slice(&self.key_pem)
+            .map_err(|error| format!("cannot read the key `{key}`: {error}"))?;
+        assemble(chain, key_der, cert.to_string())
+    }
 }
 
 /// Checks that chain and key belong together and reads what the leaf covers.

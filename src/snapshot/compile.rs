@@ -44,6 +44,10 @@ impl Compiled {
     pub fn keep(&self, survivors: &Survivors) -> Vec<std::sync::Arc<Issuer>> {
         survivors.limiters.keep(&self.limiters);
         survivors.endpoints.keep(&self.endpoints);
+        let tls = self.snapshot.tls.as_ref();
+        survivors
+            .certificates
+            .keep(tls.map_or(&[], |tls| &tls.kept));
         survivors.issuers.keep(self.issuers.clone())
     }
 }

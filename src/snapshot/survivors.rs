@@ -1,4 +1,4 @@
-//! What outlives a reload, in one place: limiters, issuers, endpoints, the keys of session tickets, counters.
+//! What outlives a reload, in one place: limiters, issuers, endpoints, certificates, the keys of session tickets, counters.
 
 use std::{
     path::PathBuf,
@@ -7,8 +7,10 @@ use std::{
 
 use rustls::server::ProducesTickets;
 
+use super::certificates::Certificate;
 use crate::{
     config::ServerUrl,
+    crypto::digest::Sha256,
     identity::issuer::Issuers,
     observe::metrics::Metrics,
     policy::rate_limit::Limiters,
@@ -25,6 +27,8 @@ pub struct Survivors {
     pub issuers: Issuers,
     /// Servers by upstream and address.
     pub endpoints: Registry<EndpointRules, Endpoint>,
+    /// Certificates by their file and the digest of what it and the key's file held.
+    pub certificates: Registry<Sha256, Certificate>,
     /// Makes bucket keys.
     pub hasher: KeyHasher,
     /// Counters.
@@ -54,6 +58,7 @@ impl Survivors {
             limiters: Limiters::default(),
             issuers: Issuers::new(),
             endpoints: Registry::default(),
+            certificates: Registry::default(),
             hasher: KeyHasher::new(),
             metrics: Arc::new(Metrics::new()),
             workers,

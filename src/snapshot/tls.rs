@@ -1,6 +1,9 @@
 //! `[tls]` to a rustls server configuration.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -9,13 +12,13 @@ use rustls::{
 };
 
 use super::{
-    certificates::{self, Certificate, Certificates},
+    certificates::{self, Certificate, Certificates, Files},
     survivors::Survivors,
 };
 use crate::{
     config::{At, Reader, readable_by_others},
-    crypto::trust,
-    state::clock,
+    crypto::{digest::Sha256, trust},
+    state::{clock, registry::Named},
     wire::host::HostPattern,
 };
 
@@ -31,6 +34,16 @@ pub struct TlsRules {
     pub certificates: Arc<Certificates>,
     /// Files to watch.
     pub files: Vec<PathBuf>,
+    /// The certificates by their file, to be taken over by the next snapshot where the files stay as they are.
+    pub kept: Vec<Named<Sha256, Certificate>>,
+}
+
+/// What was read of `[[tls.certificates]]` and `self_signed`.
+#[derive(Default)]
+struct Found {
+    all: Vec<Arc<Certificate>>,
+    kept: Vec<Named<Sha256, Certificate>>,
+    files: Vec<PathBuf>,
 }
 
 /// Compiles the section; `None` where there is no TLS, or where it has errors.
@@ -40,10 +53,13 @@ pub fn compile(
     survivors: &Survivors,
 ) -> Option<TlsRules> {
     let reader = root.section("tls");
-    let mut files = Vec::new();
-    let certificates = certificates(&reader, &mut files);
+    let Found {
+        all,
+        kept,
+        mut files,
+    } = certificates(&reader, survivors);
     let needed = root.section("server").has("https");
-    let Some(certificates) = Certificates::new(certificates) else {
+    let Some(certificates) = Certificates::new(all) else {
         if needed && !reader.has("certificates") && !reader.has("self_signed") {
             root.error(
                 "tls",
@@ -61,11 +77,12 @@ pub fn compile(
         config: Arc::new(config),
         certificates,
         files,
+        kept,
     })
 }
 
-fn certificates(reader: &Reader<'_>, files: &mut Vec<PathBuf>) -> Vec<Certificate> {
-    let mut all = Vec::new();
+fn certificates(reader: &Reader<'_>, survivors: &Survivors) -> Found {
+    let mut found = Found::default();
     for table in reader.tables("certificates") {
         let (cert, key) = (table.path("cert"), table.path("key"));
         for (name, path) in [("cert", &cert), ("key", &key)] {
@@ -87,14 +104,15 @@ fn certificates(reader: &Reader<'_>, files: &mut Vec<PathBuf>) -> Vec<Certificat
                 Some("chmod 600".into()),
             );
         }
-        match certificates::read(&cert, &key) {
-            Ok(certificate) => {
-                warn_of_expiry(&table, &certificate);
-                all.push(certificate);
+        match read(&cert, &key, survivors) {
+            Ok(named) => {
+                warn_of_expiry(&table, &named.thing);
+                found.all.push(Arc::clone(&named.thing));
+                found.kept.push(named);
             }
             Err(why) => table.error("cert", why, None),
         }
-        files.extend([cert, key]);
+        found.files.extend([cert, key]);
     }
     if let Some(names) = reader.get::<Vec<String>>("self_signed") {
         reader.relax(
@@ -102,11 +120,25 @@ fn certificates(reader: &Reader<'_>, files: &mut Vec<PathBuf>) -> Vec<Certificat
             "this weakens the gate: no client can tell this certificate from a forged one",
         );
         match certificates::self_signed(&names) {
-            Ok(certificate) => all.push(certificate),
+            Ok(certificate) => found.all.push(Arc::new(certificate)),
             Err(why) => reader.error("self_signed", why, None),
         }
     }
-    all
+    found
+}
+
+/// Takes over the certificate in use where its files hold what they held: a thousand keys are not checked at a reload
+/// for the sake of one route.
+fn read(
+    cert: &Path,
+    key: &Path,
+    survivors: &Survivors,
+) -> Result<Named<Sha256, Certificate>, String> {
+    let files = Files::read(cert, key)?;
+    let name = cert.display().to_string();
+    survivors
+        .certificates
+        .try_prepare(&name, files.digest(), |_| files.parse())
 }
 
 fn warn_of_expiry(table: &Reader<'_>, certificate: &Certificate) {

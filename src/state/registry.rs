@@ -3,7 +3,7 @@
 //! A reload first *prepares* what the new file names, reusing what is unchanged, and *keeps* it only when the whole
 //! file turned out good; so a reload that fails leaves no trace.
 
-use std::sync::Arc;
+use std::{collections::HashSet, convert::Infallible, sync::Arc};
 
 use dashmap::DashMap;
 
@@ -45,22 +45,43 @@ impl<C, T> Default for Registry<C, T> {
 impl<C: Clone + PartialEq, T> Registry<C, T> {
     /// The instance in use when its description is unchanged, else a fresh one that is not in use yet.
     pub fn prepare(&self, name: &str, config: C, make: impl FnOnce(&C) -> T) -> Named<C, T> {
+        let make = |config: &C| Ok::<T, Infallible>(make(config));
+        match self.try_prepare(name, config, make) {
+            Ok(named) => named,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same for what cannot be made of every description.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn try_prepare<E>(
+        &self,
+        name: &str,
+        config: C,
+        make: impl FnOnce(&C) -> Result<T, E>,
+    ) -> Result<Named<C, T>, E> {
         let same = self
             .held
             .get(name)
             .filter(|held| held.0 == config)
             .map(|held| Arc::clone(&held.1));
-        Named {
-            thing: same.unwrap_or_else(|| Arc::new(make(&config))),
+        let thing = match same {
+            Some(thing) => thing,
+            None => Arc::new(make(&config)?),
+        };
+        Ok(Named {
+            thing,
             name: name.into(),
             config,
-        }
+        })
     }
 
     /// Puts exactly these to use.
     pub fn keep(&self, all: &[Named<C, T>]) {
-        self.held
-            .retain(|name, _| all.iter().any(|named| named.name == *name));
+        let names: HashSet<&str> = all.iter().map(|named| &*named.name).collect();
+        self.held.retain(|name, _| names.contains(&**name));
         for named in all {
             self.held.insert(
                 named.name.clone(),
@@ -93,6 +114,8 @@ mod tests {
             &registry.prepare("one", 5, |c| *c).thing,
             &one.thing
         ));
+        let bad = registry.try_prepare("one", 6, |c| Err::<i32, i32>(*c));
+        assert_eq!(bad.map(|named| named.thing), Err(6));
         registry.keep(&[one]);
         assert_eq!(registry.list().len(), 1);
     }
