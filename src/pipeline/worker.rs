@@ -58,9 +58,10 @@ impl Worker {
         self.held.load_full()
     }
 
-    /// Puts another snapshot in place for requests to come.
-    pub fn replace(&self, snapshot: Arc<Snapshot>) {
-        self.held.store(Arc::new(Held(snapshot)));
+    /// Puts another snapshot in place for requests to come. Whoever drops the one that is returned last frees all of
+    /// it, which takes milliseconds where there are many routes: that must not be the worker.
+    pub fn replace(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        Arc::clone(&self.held.swap(Arc::new(Held(snapshot))).0)
     }
 
     /// A fresh id of 32 digits and one of 64 bits.

@@ -16,7 +16,7 @@ use super::{
     admin::{self, Admin},
     caps::Caps,
     listener::{self, Door, Opened},
-    reload::{InUse, Reloader, Source, bring_up},
+    reload::{InUse, Reloader, Source, bring_up, retire},
     shutdown::{self, Announcer, Shutdown},
     watch::FileWatch,
     worker::{self, Shift},
@@ -101,7 +101,7 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
         access,
         runtime: Builder::new_current_thread().enable_all().build()?,
     };
-    desk.attend(&in_use, (admin, threads), || ready(&addresses))?;
+    desk.attend(in_use, (admin, threads), || ready(&addresses))?;
     let Desk {
         reloader, access, ..
     } = desk;
@@ -258,16 +258,18 @@ struct Desk {
 impl Desk {
     fn attend(
         &self,
-        in_use: &InUse,
+        in_use: InUse,
         (admin, threads): (Option<Opened>, Vec<thread::JoinHandle<()>>),
         ready: impl FnOnce(),
     ) -> Result<(), GateError> {
         self.runtime.block_on(async {
             let mut signals = Signals::new()?;
-            look_after(in_use);
+            look_after(&in_use);
             self.serve_admin(&in_use.snapshot, admin);
             let mut files = FileWatch::new();
             files.follow(&in_use.files);
+            // The first snapshot is let go at the first reload like any other.
+            drop(in_use);
             ready();
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             loop {
@@ -295,6 +297,7 @@ impl Desk {
         if let Ok(Some(in_use)) = outcome {
             look_after(&in_use);
             files.follow(&in_use.files);
+            in_use.replaced.map(|old| tokio::spawn(retire(old)));
         }
     }
 

@@ -55,6 +55,8 @@ pub struct InUse {
     pub files: Vec<PathBuf>,
     /// Issuers whose keys are to be kept fresh.
     pub fresh_issuers: Vec<Arc<Issuer>>,
+    /// What requests ran on before, to be handed to [`retire`].
+    pub replaced: Option<Arc<Snapshot>>,
 }
 
 /// Loads and compiles, and puts what outlives a reload to use.
@@ -76,6 +78,7 @@ pub fn bring_up(source: &Source, survivors: &Survivors, color: Color) -> Result<
         files: compiled.files.clone(),
         snapshot: Arc::new(compiled.snapshot),
         fresh_issuers,
+        replaced: None,
     })
 }
 
@@ -135,6 +138,17 @@ fn reading(issuer: &Issuer) -> IssuerReading {
     }
 }
 
+/// How often is looked whether a snapshot is still used by a request.
+const RETIRE_TICK: Duration = Duration::from_millis(250);
+
+/// Holds a snapshot until no request uses it any more and frees it on a thread that serves nobody.
+pub async fn retire(snapshot: Arc<Snapshot>) {
+    while Arc::strong_count(&snapshot) > 1 {
+        tokio::time::sleep(RETIRE_TICK).await;
+    }
+    let _ = tokio::task::spawn_blocking(move || drop(snapshot)).await;
+}
+
 /// Reloads while the proxy runs.
 #[derive(Debug)]
 pub struct Reloader {
@@ -160,9 +174,9 @@ impl Reloader {
             }
         }
         match bring_up(&self.source, &self.survivors, Color::Never) {
-            Ok(in_use) => {
+            Ok(mut in_use) => {
                 for worker in &self.workers {
-                    worker.replace(Arc::clone(&in_use.snapshot));
+                    in_use.replaced = Some(worker.replace(Arc::clone(&in_use.snapshot)));
                 }
                 if let Ok(level) = in_use.snapshot.server.log.level.parse() {
                     log::set_level(level);
@@ -186,5 +200,46 @@ impl Reloader {
         if !keys.is_empty() {
             tracing::warn!(keys = %keys.join(", "), "a change takes effect after a restart only");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATE: &str = r#"
+[server]
+http = ["127.0.0.1:0"]
+plaintext = true
+
+[upstreams.a]
+servers = ["http://127.0.0.1:9"]
+
+[[blueprints]]
+name = "one"
+upstream = "a"
+auth = "public"
+"#;
+
+    #[test]
+    fn a_snapshot_is_freed_by_who_retires_it_and_not_before_the_last_request() {
+        let source = Source::Text("t.toml".to_owned(), GATE.to_owned(), Vec::new());
+        let survivors = Survivors::new(1);
+        let in_use = bring_up(&source, &survivors, Color::Never).expect("a good file");
+        let request = Arc::clone(&in_use.snapshot);
+        let watched = Arc::downgrade(&request);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut retired = tokio::spawn(retire(in_use.snapshot));
+            let early = tokio::time::timeout(RETIRE_TICK * 2, &mut retired).await;
+            assert!(early.is_err(), "a request runs on it");
+            drop(request);
+            assert!(watched.upgrade().is_some(), "the request did not free it");
+            retired.await.expect("it ends");
+        });
+        assert!(watched.upgrade().is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! Reload and drain: a swap is whole or does not happen, and neither loses a request.
 
+use std::fmt::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -151,6 +152,58 @@ fn twenty_reloads_under_load_lose_no_request() {
             .as_u64()
             .is_some_and(|count| count > 100),
         "{account}"
+    );
+}
+
+/// Ten thousand routes beside the one that is open, a quarter of them with a policy of their own.
+fn many_routes(number: usize) -> String {
+    let mut text = edition(number);
+    for blueprint in 0..100 {
+        let _ = write!(
+            text,
+            "[[blueprints]]\nname = \"b{blueprint}\"\nhosts = [\"h{blueprint}.example\"]\nupstream = \"legacy\"\n\
+             auth = \"public\"\n[blueprints.cors]\norigins = [\"https://h{blueprint}.example\"]\n"
+        );
+        for route in 0..100 {
+            let own = if route % 4 == 0 {
+                "body = { bytes = \"1MiB\" }\n"
+            } else {
+                ""
+            };
+            let _ = write!(
+                text,
+                "[[blueprints.routes]]\npath = \"/r{route}/{{id}}\"\nmethods = [\"GET\"]\n{own}"
+            );
+        }
+    }
+    text
+}
+
+#[test]
+fn reloads_of_ten_thousand_routes_lose_no_request_and_leave_nothing_behind() {
+    let origin = Origin::fixed(answer(200, &[], "ok"));
+    let mut gate = Gate::before(&origin)
+        .workers(2)
+        .with(&many_routes(0))
+        .start();
+    let load = Load::start(&gate);
+    let mut resident = Vec::new();
+    for number in 1..=6 {
+        gate.reload_with(&many_routes(number));
+        assert_eq!(
+            gate.get("/").headers("x-edition"),
+            [number.to_string()],
+            "what is counted as applied answers"
+        );
+        resident.push(gate.proxy.resident_kib());
+    }
+    let account = load.stop();
+    assert_eq!(account["failed"], 0, "{account}");
+    // A snapshot that stayed would be tens of megabytes each time.
+    let (first, last) = resident.split_at(3);
+    assert!(
+        last.iter().max() < first.iter().max().map(|most| most + most / 4).as_ref(),
+        "{resident:?} KiB"
     );
 }
 
