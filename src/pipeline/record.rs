@@ -6,7 +6,7 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use http::{Method, StatusCode, header::HeaderValue};
@@ -19,6 +19,7 @@ use crate::{
         metrics::{Mode, UNMATCHED},
     },
     snapshot::Route,
+    state::clock,
     upstream::trail::Trail,
     wire::{
         body::BodyProgress,
@@ -158,11 +159,11 @@ impl Record {
         let duration = self.exchange.started.elapsed();
         self.note_body();
         self.count(duration);
-        if !self.worker.with_sink(|sink| sink.is_on()) {
-            return;
-        }
-        let record = self.line(duration, &self.snapshot.server.log.redact_query);
-        self.worker.with_sink(|sink| sink.append(&record));
+        self.worker.with_sink(|sink| {
+            if sink.is_on() {
+                sink.append(&self.line(duration, &self.snapshot.server.log.redact_query));
+            }
+        });
     }
 
     /// A body that a watching limit would have cut.
@@ -215,9 +216,7 @@ impl Record {
         };
         let text = |value: &'a HeaderValue| value.to_str().ok();
         AccessRecord {
-            timestamp: SystemTime::now()
-                .checked_sub(duration)
-                .unwrap_or(SystemTime::UNIX_EPOCH),
+            timestamp: clock::wall_at(exchange.started),
             method: exchange.method(),
             scheme: exchange.scheme().as_str(),
             server_address: exchange

@@ -252,7 +252,7 @@ fn unclear(exchange: &Exchange, error: CredentialError) -> Halt {
 }
 
 async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> {
-    let now = clock::unix_seconds();
+    let now = clock::unix_seconds_at(exchange.started);
     let token = match bearer::presented(exchange.headers(), exchange.target().query()) {
         Ok(Some(token)) => token,
         Ok(None) => return Err(challenge(refusal(Reason::CredentialsMissing), exchange, "").into()),

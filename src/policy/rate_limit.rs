@@ -375,9 +375,21 @@ pub fn admit_principal(policy: &RateLimits, exchange: &mut Exchange) -> Result<(
 }
 
 fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(), Halt> {
-    let now = clock::now_ns();
+    let mut limits = policy
+        .limits
+        .iter()
+        .filter(|limit| limit.stage() == stage)
+        .peekable();
+    if limits.peek().is_none() {
+        return Ok(());
+    }
+    let now = match stage {
+        // Authentication may have waited for keys meanwhile.
+        Stage::Quota => clock::now_ns(),
+        _ => clock::ns_at(exchange.started),
+    };
     let mut refused: Option<(Refusal, Mode)> = None;
-    for limit in policy.limits.iter().filter(|limit| limit.stage() == stage) {
+    for limit in limits {
         let key = bucket(policy, limit, exchange);
         if !limit.cost.is_empty() {
             // Once the request is on its way its fields are gone, and with them what the bucket is found by.
@@ -514,17 +526,19 @@ pub fn finish(policy: &RateLimits, exchange: &mut Exchange, answer: &mut Parts) 
         }
     }
     answer.headers.insert(POLICY, field.clone());
-    answer.headers.remove(STATE);
-    let tightest = exchange.tightest.as_ref();
-    let limit =
-        tightest.and_then(|held| policy.limits.iter().find(|limit| limit.name == held.name));
-    if let (Some(tightest), Some(limit)) = (tightest, limit) {
-        let mut state = BytesMut::with_capacity(48);
-        sfv::push_member(&mut state, &limit.quoted);
-        sfv::push_parameter(&mut state, "r", u64::from(tightest.remaining));
-        sfv::push_parameter(&mut state, "t", tightest.reset);
-        if let Ok(state) = HeaderValue::from_maybe_shared(state.freeze()) {
-            answer.headers.insert(STATE, state);
-        }
+    match state_field(policy, exchange) {
+        Some(state) => drop(answer.headers.insert(STATE, state)),
+        None => drop(answer.headers.remove(STATE)),
     }
+}
+
+fn state_field(policy: &RateLimits, exchange: &Exchange) -> Option<HeaderValue> {
+    let tightest = exchange.tightest.as_ref()?;
+    let mut limits = policy.limits.iter();
+    let limit = limits.find(|limit| limit.name == tightest.name)?;
+    let mut state = BytesMut::with_capacity(48);
+    sfv::push_member(&mut state, &limit.quoted);
+    sfv::push_parameter(&mut state, "r", u64::from(tightest.remaining));
+    sfv::push_parameter(&mut state, "t", tightest.reset);
+    HeaderValue::from_maybe_shared(state.freeze()).ok()
 }
