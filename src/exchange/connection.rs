@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::last_token::LastToken;
 use crate::wire::{
     forwarded::{Client, Introduction, Scheme},
-    host::HostPattern,
+    host::{Authority, HostError, HostPattern},
 };
 
 /// Facts that hold for every request of a connection.
@@ -22,6 +22,8 @@ pub struct Connection {
     pub tls: Option<Tls>,
     /// The bearer token that came last, with what it proved.
     pub last_token: LastToken,
+    /// The host that was last asked for, in normal form; most requests of a connection are for the same one.
+    asked: Mutex<Option<Authority>>,
     /// What was last told to a backend about the client; most requests of a connection say the same.
     told: Mutex<Option<Told>>,
 }
@@ -50,8 +52,26 @@ impl Connection {
             peer,
             tls,
             last_token: LastToken::default(),
+            asked: Mutex::new(None),
             told: Mutex::new(None),
         }
+    }
+
+    /// Reads a `Host` or `:authority`; one that was sent before in its normal form is not read again.
+    ///
+    /// # Errors
+    /// See [`Authority::parse`].
+    pub fn authority(&self, sent: &[u8]) -> Result<Authority, HostError> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = asked
+            .as_ref()
+            .filter(|asked| asked.as_str().as_bytes() == sent)
+        {
+            return Ok(asked.clone());
+        }
+        let authority = Authority::parse(sent)?;
+        *asked = Some(authority.clone());
+        Ok(authority)
     }
 
     /// Writes the forwarding fields for the backend.

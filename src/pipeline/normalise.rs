@@ -89,7 +89,8 @@ pub fn shape(
             "forwarded-and-x-forwarded-for",
         ))
     } else {
-        judge(&head.method, &head.uri, &mut headers, head.version)
+        let line = (&head.method, &head.uri, head.version);
+        judge(line, &mut headers, connection)
     };
     let (authority, target, verdict) = match judged {
         Ok((authority, target)) => {
@@ -133,10 +134,9 @@ fn sent_target(uri: &Uri) -> Box<[u8]> {
 }
 
 fn judge(
-    method: &Method,
-    uri: &Uri,
+    (method, uri, version): (&Method, &Uri, Version),
     headers: &mut HeaderMap,
-    version: Version,
+    connection: &Connection,
 ) -> Result<(Authority, Target), Box<Refusal>> {
     if *method == Method::TRACE || *method == Method::CONNECT {
         let mut refusal = refusal(Reason::MethodNotAllowed, "trace-or-connect");
@@ -144,7 +144,7 @@ fn judge(
         refusal.headers.insert(header::ALLOW, allow);
         return Err(refusal);
     }
-    let authority = authority(uri, headers)?;
+    let authority = authority(uri, headers, connection)?;
     let target = uri
         .path_and_query()
         .ok_or_else(|| refusal(Reason::BadTarget, "no-path"))?;
@@ -159,7 +159,11 @@ fn judge(
 }
 
 /// The one host of a request: the `Host` field, or `:authority`; where both stand they must agree.
-fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Box<Refusal>> {
+fn authority(
+    uri: &Uri,
+    headers: &HeaderMap,
+    connection: &Connection,
+) -> Result<Authority, Box<Refusal>> {
     let bad = |detail| refusal(Reason::BadHost, detail);
     let mut fields = headers.get_all(header::HOST).iter();
     let field = fields.next();
@@ -167,12 +171,12 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Box<Refusal>> 
         return Err(bad("two-hosts"));
     }
     let field = field
-        .map(|value| Authority::parse(value.as_bytes()))
+        .map(|value| connection.authority(value.as_bytes()))
         .transpose()
         .map_err(|_| bad("malformed-host"))?;
     let named = uri
         .authority()
-        .map(|authority| Authority::parse(authority.as_str().as_bytes()))
+        .map(|authority| connection.authority(authority.as_str().as_bytes()))
         .transpose()
         .map_err(|_| bad("malformed-authority"))?;
     match (field, named) {

@@ -8,13 +8,12 @@ use std::fmt;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest authority that is accepted, in bytes.
 const LONGEST: usize = 255;
 /// The longest label of a name (RFC 1035 §2.3.4).
 const LONGEST_LABEL: usize = 63;
-/// What fits without an allocation; longer ones are rare.
-const INLINE: usize = 62;
 
 /// Why an authority is refused. All of them are answered with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,21 +39,18 @@ pub enum HostError {
 }
 
 /// A host and maybe a port, in lower case and without a trailing dot; only [`Authority::parse`] makes one.
+///
+/// A clone is cheap and reading it costs nothing: most requests of a connection are for the same one, and all of them
+/// look at it often.
 #[derive(Clone)]
 pub struct Authority {
-    text: Text,
+    text: Arc<str>,
     host_length: usize,
     port: Option<u16>,
 }
 
-#[derive(Clone)]
-enum Text {
-    Inline { bytes: [u8; INLINE], length: u8 },
-    Heap(Box<str>),
-}
-
 impl Authority {
-    /// Reads the value of a `Host` field or an `:authority`. Up to 62 bytes cost no allocation.
+    /// Reads the value of a `Host` field or an `:authority`.
     ///
     /// # Errors
     /// [`HostError`] for whatever is not exactly one host.
@@ -82,13 +78,7 @@ impl Authority {
 
     /// Host and port, as they are written into `Host`.
     pub fn as_str(&self) -> &str {
-        match &self.text {
-            Text::Inline { bytes, length } => bytes
-                .get(..usize::from(*length))
-                .and_then(|bytes| std::str::from_utf8(bytes).ok())
-                .unwrap_or_default(),
-            Text::Heap(text) => text,
-        }
+        &self.text
     }
 
     /// The host alone; an IPv6 address keeps its brackets.
@@ -112,39 +102,20 @@ impl Authority {
 
     /// Lower-cases a checked host and puts the port after it.
     fn assemble(host: &[u8], port: Option<u16>) -> Self {
-        let mut digits = itoa::Buffer::new();
-        let port_text = port.map_or("", |port| digits.format(port));
-        let separator = usize::from(port.is_some());
-        let whole = host.len() + separator + port_text.len();
-        let mut bytes = [0u8; INLINE];
-        let text = if let (Some(target), Ok(length)) = (bytes.get_mut(..whole), u8::try_from(whole))
-        {
-            write_lower(target, host, port_text);
-            Text::Inline { bytes, length }
-        } else {
-            let mut target = vec![0u8; whole];
-            write_lower(&mut target, host, port_text);
-            let target = String::from_utf8(target).unwrap_or_default();
-            Text::Heap(target.into_boxed_str())
-        };
+        // A checked host is ASCII, so each byte is a character.
+        let mut text = String::with_capacity(host.len() + 6);
+        text.extend(
+            host.iter()
+                .map(|byte| char::from(byte.to_ascii_lowercase())),
+        );
+        if let Some(port) = port {
+            text.push(':');
+            text.push_str(itoa::Buffer::new().format(port));
+        }
         Self {
-            text,
+            text: text.into(),
             host_length: host.len(),
             port,
-        }
-    }
-}
-
-/// Fills `target`, which is exactly long enough, with host, `:` and port.
-fn write_lower(target: &mut [u8], host: &[u8], port: &str) {
-    let (left, right) = target.split_at_mut(host.len().min(target.len()));
-    for (to, from) in left.iter_mut().zip(host) {
-        *to = from.to_ascii_lowercase();
-    }
-    if let Some((separator, digits)) = right.split_first_mut() {
-        *separator = b':';
-        for (to, from) in digits.iter_mut().zip(port.bytes()) {
-            *to = from;
         }
     }
 }
