@@ -75,8 +75,9 @@ impl HexId {
     /// The characters of `value`, most significant first.
     pub fn of(value: u128) -> Self {
         let mut out = [0; 32];
-        for (pair, byte) in out.chunks_exact_mut(2).zip(value.to_be_bytes()) {
-            pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 0x0f)]);
+        let (pairs, _) = out.as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(value.to_be_bytes()) {
+            *pair = HEX[usize::from(byte)];
         }
         Self(out)
     }
@@ -103,6 +104,19 @@ impl fmt::Debug for HexId {
         f.write_str(self.as_str())
     }
 }
+
+/// The two digits of each byte.
+static HEX: [[u8; 2]; 256] = {
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0_u8;
+    loop {
+        table[byte as usize] = [hex_digit(byte >> 4), hex_digit(byte & 0x0f)];
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
 
 const fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 {

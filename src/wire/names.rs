@@ -75,8 +75,19 @@ fn starts_as(name: &[u8], prefix: &str) -> bool {
 }
 
 /// A sign that gateways turn into `_` as they do with `-`.
-const fn is_odd(byte: u8) -> bool {
-    !byte.is_ascii_alphanumeric() && byte != b'-'
+fn is_odd(byte: u8) -> bool {
+    static ODD: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0_u8;
+        loop {
+            table[byte as usize] = !byte.is_ascii_alphanumeric() && byte != b'-';
+            if byte == u8::MAX {
+                break table;
+            }
+            byte += 1;
+        }
+    };
+    ODD[usize::from(byte)]
 }
 
 /// Rules for names that do not start with `x-`, by their first two letters.
