@@ -10,7 +10,7 @@ use http::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
         ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
         ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
-        HeaderValue, ORIGIN, VARY,
+        Entry, HeaderValue, ORIGIN, VARY,
     },
     response::Parts,
 };
@@ -292,22 +292,29 @@ const VARY_PREFLIGHT_WHOLE: &str =
 
 /// Joins the names into the one `Vary` field, without repeats; a `*` there says it all already.
 fn add_vary(headers: &mut HeaderMap, names: &[&str]) {
-    let Some(first) = headers.get(VARY) else {
-        let whole = if names.len() == 1 {
-            "Origin"
-        } else {
-            VARY_PREFLIGHT_WHOLE
-        };
-        headers.insert(VARY, HeaderValue::from_static(whole));
-        return;
-    };
-    // What most backends say needs no joining.
-    if names.len() == 1
-        && first.as_bytes().eq_ignore_ascii_case(b"accept-encoding")
-        && headers.get_all(VARY).iter().nth(1).is_none()
-    {
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Origin"));
-        return;
+    match headers.entry(VARY) {
+        Entry::Vacant(place) => {
+            let whole = if names.len() == 1 {
+                "Origin"
+            } else {
+                VARY_PREFLIGHT_WHOLE
+            };
+            place.insert(HeaderValue::from_static(whole));
+            return;
+        }
+        // What most backends say needs no joining.
+        Entry::Occupied(mut theirs)
+            if names.len() == 1
+                && theirs
+                    .get()
+                    .as_bytes()
+                    .eq_ignore_ascii_case(b"accept-encoding")
+                && theirs.iter().nth(1).is_none() =>
+        {
+            theirs.insert(HeaderValue::from_static("Accept-Encoding, Origin"));
+            return;
+        }
+        Entry::Occupied(_) => {}
     }
     let says = |wanted: &str| {
         let fields = headers.get_all(VARY).iter();

@@ -7,8 +7,8 @@
 use http::{
     HeaderMap, HeaderName,
     header::{
-        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, HeaderValue,
-        SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, Entry,
+        HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
     },
     response::Parts,
 };
@@ -38,7 +38,7 @@ enum Private {
 
 /// One header that answers gain.
 #[derive(Clone, Debug)]
-struct Entry {
+struct Stated {
     name: HeaderName,
     rule: Rule,
     value: HeaderValue,
@@ -48,7 +48,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct SecurityHeaders {
     mode: Mode,
-    entries: Box<[Entry]>,
+    entries: Box<[Stated]>,
     remove: Box<[HeaderName]>,
     hsts: Option<HeaderValue>,
     private: Private,
@@ -99,20 +99,27 @@ fn is_private(exchange: &Exchange, headers: &HeaderMap) -> bool {
 }
 
 fn add_default(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
-    let mut theirs = headers.get_all(name).iter();
-    match (theirs.next().cloned(), theirs.next()) {
-        (None, _) => drop(headers.insert(name, value.clone())),
-        // Two values of such a header contradict one another; browsers take the first.
-        (Some(first), Some(_)) if words_of(name.as_str()).is_some() => {
-            headers.insert(name, first);
+    match headers.entry(name) {
+        Entry::Vacant(place) => drop(place.insert(value.clone())),
+        Entry::Occupied(mut theirs) => {
+            // Two values of such a header contradict one another; browsers take the first.
+            let several = theirs.iter().nth(1).is_some();
+            if several && words_of(name.as_str()).is_some() {
+                let first = theirs.get().clone();
+                theirs.insert(first);
+            }
         }
-        _ => {}
     }
 }
 
 fn append(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
-    if !headers.get_all(name).iter().any(|theirs| theirs == value) {
-        headers.append(name, value.clone());
+    match headers.entry(name) {
+        Entry::Vacant(place) => drop(place.insert(value.clone())),
+        Entry::Occupied(mut theirs) => {
+            if !theirs.iter().any(|theirs| theirs == value) {
+                theirs.append(value.clone());
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use http::{
 };
 
 use super::{
-    Entry, Private, SecurityHeaders,
+    Private, SecurityHeaders, Stated,
     presets::{Preset, Rows, Rule, STRICT_HSTS, content, foreign},
 };
 use crate::{
@@ -199,13 +199,13 @@ fn hsts(reader: &Reader<'_>) -> HeaderValue {
 /// The headers while the layers of the file are laid over the preset.
 struct Plan {
     protective: Rows,
-    entries: Vec<Entry>,
+    entries: Vec<Stated>,
     remove: Vec<HeaderName>,
 }
 
 impl Plan {
     fn new(preset: Preset) -> Self {
-        let row = |(name, rule, value): &(&'static str, Rule, &'static str)| Entry {
+        let row = |(name, rule, value): &(&'static str, Rule, &'static str)| Stated {
             name: HeaderName::from_static(name),
             rule: *rule,
             value: HeaderValue::from_static(value),
@@ -221,7 +221,7 @@ impl Plan {
     fn put(&mut self, name: &HeaderName, rule: Rule, value: HeaderValue) {
         self.entries.retain(|entry| entry.name != name);
         self.remove.retain(|removed| removed != name);
-        self.entries.push(Entry {
+        self.entries.push(Stated {
             name: name.clone(),
             rule,
             value,
