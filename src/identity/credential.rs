@@ -3,7 +3,7 @@
 //! Nothing is known here of what a token says.
 
 use http::{HeaderMap, header};
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use thiserror::Error;
 
 use super::rules::MAX_TOKEN_BYTES;
@@ -71,10 +71,15 @@ fn is_b64token(token: &str) -> bool {
 }
 
 fn has_token(query: &str) -> bool {
-    query
-        .split('&')
-        .filter_map(|pair| pair.split('=').next())
-        .any(|name| percent_decode_str(name).eq(*b"access_token"))
+    let is_token = |pair: &[u8]| {
+        // Nearly every name begins otherwise.
+        matches!(pair.first(), Some(b'a' | b'%')) && {
+            let name = pair.split(|byte| *byte == b'=').next();
+            percent_decode(name.unwrap_or_default()).eq(*b"access_token")
+        }
+    };
+    let mut pairs = query.as_bytes().split(|byte| *byte == b'&');
+    pairs.any(is_token)
 }
 
 /// Why the credentials of a request cannot be read without guessing: 400 `invalid_request` (RFC 6750 §3.1).
