@@ -24,6 +24,11 @@ impl Admitted {
     pub fn route(&self) -> &Arc<Route> {
         &self.route
     }
+
+    /// The route, for the one who forwards.
+    pub fn into_route(self) -> Arc<Route> {
+        self.route
+    }
 }
 
 /// Judges a request.

@@ -47,12 +47,13 @@ pub async fn forward(
     mut arrival: Arrival,
     mut recording: Recording,
 ) -> Response<AnswerBody> {
-    let route = Arc::clone(admitted.route());
-    let snapshot = Arc::clone(recording.snapshot());
+    let route = admitted.into_route();
     let Some(incoming) = arrival.body.take() else {
+        let snapshot = Arc::clone(recording.snapshot());
         return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
     };
-    let (body, progress) = ClientBody::new(incoming, bounds(&route, snapshot.server.limits.body));
+    let limits = &recording.snapshot().server.limits;
+    let (body, progress) = ClientBody::new(incoming, bounds(&route, limits.body));
     recording.progress.clone_from(&progress);
     let request = outgoing(&route, arrival.upgrade, &mut recording.exchange, body);
     let sending = std::time::Instant::now();
@@ -87,6 +88,7 @@ pub async fn forward(
                 .is_some_and(|progress| !progress.is_complete());
             let unread = Unread::of(unread, arrival.version);
             log_failure(&error, &recording);
+            let snapshot = Arc::clone(recording.snapshot());
             respond::failure(&snapshot, &blame(&error), unread, recording)
         }
     }
