@@ -27,6 +27,7 @@ use crate::{
     wire::{
         forwarded::is_trusted,
         halt::{Reason, Stage},
+        socket::Socket,
     },
 };
 
@@ -182,7 +183,7 @@ impl Desk {
         match stream {
             Stream::Tcp(stream) => {
                 let _ = stream.set_nodelay(true);
-                connections.spawn(serve(worker, stream, entry, shutdown));
+                connections.spawn(serve(worker, Socket::new(stream), entry, shutdown));
             }
             Stream::Unix(stream) => {
                 connections.spawn(serve(worker, stream, entry, shutdown));

@@ -18,7 +18,7 @@ use super::{
     endpoint::{Address, Endpoint},
     error::UpstreamError,
 };
-use crate::wire::body::ClientBody;
+use crate::wire::{body::ClientBody, socket::Socket};
 
 /// Largest response head that is read, in bytes; more is a broken answer.
 const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
@@ -48,9 +48,9 @@ pub async fn connect(endpoint: &Endpoint) -> Result<SendRequest<ClientBody>, Ups
     Ok(sender)
 }
 
-async fn open(address: &Address) -> io::Result<Link> {
+async fn open(address: &Address) -> io::Result<Stream> {
     match address {
-        Address::Tcp { host, port } => tcp(host, *port).await.map(Link::Tcp),
+        Address::Tcp { host, port } => tcp(host, *port).await.map(Stream::Tcp),
         Address::Tls {
             host,
             port,
@@ -60,38 +60,38 @@ async fn open(address: &Address) -> io::Result<Link> {
             let stream = tcp(host, *port).await?;
             let connector = TlsConnector::from(std::sync::Arc::clone(config));
             let stream = connector.connect(name.clone(), stream).await?;
-            Ok(Link::Tls(Box::new(stream)))
+            Ok(Stream::Tls(Box::new(stream)))
         }
-        Address::Unix(path) => UnixStream::connect(path).await.map(Link::Unix),
+        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
     }
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn tcp(host: &str, port: u16) -> io::Result<Socket<TcpStream>> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Socket::new(stream))
 }
 
 /// A connected byte stream to a backend.
 #[derive(Debug)]
-enum Link {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+enum Stream {
+    Tcp(Socket<TcpStream>),
+    Tls(Box<TlsStream<Socket<TcpStream>>>),
     Unix(UnixStream),
 }
 
 macro_rules! each {
     ($self:expr, $stream:ident => $body:expr) => {
         match $self.get_mut() {
-            Link::Tcp(stream) => {
+            Stream::Tcp(stream) => {
                 let $stream = Pin::new(stream);
                 $body
             }
-            Link::Tls(stream) => {
+            Stream::Tls(stream) => {
                 let $stream = Pin::new(stream.as_mut());
                 $body
             }
-            Link::Unix(stream) => {
+            Stream::Unix(stream) => {
                 let $stream = Pin::new(stream);
                 $body
             }
@@ -99,7 +99,7 @@ macro_rules! each {
     };
 }
 
-impl AsyncRead for Link {
+impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -109,7 +109,7 @@ impl AsyncRead for Link {
     }
 }
 
-impl AsyncWrite for Link {
+impl AsyncWrite for Stream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -10,3 +10,4 @@ pub mod names;
 pub mod path;
 pub mod profile;
 pub mod sfv;
+pub mod socket;
