@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use tokio::task::unconstrained;
+
 use super::{
     caps::Counted,
     screen::{Phase, Refusal, Violation},
@@ -453,6 +455,8 @@ pub async fn watch(activity: &Activity, deadlines: &Deadlines) -> Overdue {
     activity.write_ms.store(millis(deadlines.write), Relaxed);
     let mut armed_ms = next(activity.now_ms());
     let mut timer = pin!(tokio::time::sleep_until(at(armed_ms)));
+    // A timer that is set and polled keeps the waker of this task; polling it again would only cost.
+    let mut set = false;
     poll_fn(|cx| {
         if activity.streams.load(Relaxed) {
             activity.leave_waker(cx.waker());
@@ -463,14 +467,21 @@ pub async fn watch(activity: &Activity, deadlines: &Deadlines) -> Overdue {
             {
                 armed_ms = due_ms;
                 timer.as_mut().reset(at(armed_ms));
+                set = false;
             }
+            if set && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            set = true;
             activity.armed_ms.store(armed_ms, SeqCst);
-            ready!(timer.as_mut().poll(cx));
+            // Unconstrained, for a turn without budget would leave it unregistered.
+            ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             if let Some(overdue) = activity.overdue(Instant::now(), deadlines) {
                 return Poll::Ready(overdue);
             }
             armed_ms = next(activity.now_ms());
             timer.as_mut().reset(at(armed_ms));
+            set = false;
         }
     })
     .await

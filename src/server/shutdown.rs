@@ -1,6 +1,8 @@
 //! The word that the proxy is stopping, for listeners and connections.
 
-use tokio::sync::watch;
+use std::{future::poll_fn, pin::pin, task::Poll};
+
+use tokio::{sync::watch, task::unconstrained};
 
 /// The end that says it.
 #[derive(Debug)]
@@ -25,8 +27,22 @@ impl Announcer {
 
 impl Shutdown {
     /// Resolves once stopping has begun; also when nobody is left to say so.
+    ///
+    /// To be polled by one task: it is registered once, and polled again it only glances at the word, since a connection
+    /// does that twice a request.
     pub async fn begun(&mut self) {
-        let _ = self.0.wait_for(|begun| *begun).await;
+        let glance = self.0.clone();
+        // Unconstrained, for a turn without budget would leave it unregistered.
+        let mut word = pin!(unconstrained(self.0.wait_for(|begun| *begun)));
+        let mut registered = false;
+        poll_fn(|cx| {
+            if registered && matches!(glance.has_changed(), Ok(false)) {
+                return Poll::Pending;
+            }
+            registered = true;
+            word.as_mut().poll(cx).map(drop)
+        })
+        .await;
     }
 
     /// True once stopping has begun.
