@@ -12,16 +12,16 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::body::Incoming;
 
-use super::endpoint::InFlight;
-use crate::wire::body::{BodyProgress, ClientBody};
+use super::{endpoint::InFlight, link::Link};
+use crate::wire::body::BodyProgress;
 
 /// A connection that is lent to one exchange.
 #[derive(Debug)]
 pub struct Lease {
-    /// hyper's handle.
-    pub sender: SendRequest<ClientBody>,
+    /// The connection itself.
+    pub link: Link,
     /// Counts the exchange on its endpoint.
     pub in_flight: InFlight,
     /// The worker whose pool it came from.
@@ -52,7 +52,7 @@ impl Lease {
             return;
         }
         let pool = self.in_flight.endpoint().pool(self.worker);
-        pool.put(self.sender, Instant::now());
+        pool.put(self.link, Instant::now());
     }
 }
 

@@ -13,6 +13,7 @@ pub mod connect;
 pub mod endpoint;
 pub mod error;
 pub mod health;
+pub mod link;
 pub mod pool;
 pub mod send;
 pub mod tunnel;

@@ -8,15 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::SendRequest;
-
-use crate::wire::body::ClientBody;
+use super::link::Link;
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
 pub struct Idle {
-    /// hyper's handle to the connection.
-    pub sender: SendRequest<ClientBody>,
+    /// The connection.
+    pub link: Link,
     /// When it was put back.
     pub since: Instant,
 }
@@ -43,7 +41,9 @@ impl Pool {
     pub fn take(&self, now: Instant) -> Option<Idle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(candidate) = idle.pop() {
-            if !candidate.sender.is_closed() && now.duration_since(candidate.since) < self.timeout {
+            if !candidate.link.sender.is_closed()
+                && now.duration_since(candidate.since) < self.timeout
+            {
                 return Some(candidate);
             }
         }
@@ -51,13 +51,13 @@ impl Pool {
     }
 
     /// Puts a connection back; when the pool is full it is closed instead.
-    pub fn put(&self, sender: SendRequest<ClientBody>, now: Instant) {
-        if sender.is_closed() {
+    pub fn put(&self, link: Link, now: Instant) {
+        if link.sender.is_closed() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.limit {
-            idle.push(Idle { sender, since: now });
+            idle.push(Idle { link, since: now });
         }
     }
 
@@ -66,7 +66,7 @@ impl Pool {
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|c| !c.sender.is_closed() && now.duration_since(c.since) < self.timeout);
+            .retain(|c| !c.link.sender.is_closed() && now.duration_since(c.since) < self.timeout);
     }
 
     /// How many connections wait.

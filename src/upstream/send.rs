@@ -4,12 +4,15 @@
 //! connection turned out to be closed before the request was written on it (RFC 9110 §9.2.2).
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::Arc,
+    task::{Poll, ready},
     time::{Duration, Instant},
 };
 
 use http::{Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::body::Incoming;
 
 use super::{
     balance::Pick,
@@ -18,6 +21,7 @@ use super::{
     connect::connect,
     endpoint::{Endpoint, InFlight},
     error::{Fault, UpstreamError},
+    link::Link,
     trail::Trail,
 };
 use crate::{
@@ -128,15 +132,15 @@ async fn attempt(
     let in_flight = InFlight::on(endpoint);
     let mut request = request;
     while let Some(mut idle) = endpoint.pool(outbound.worker).take(outbound.sending) {
-        if idle.sender.ready().await.is_err() {
+        if idle.link.sender.ready().await.is_err() {
             continue;
         }
         let spare = spare(
             &request,
             outbound.sending.saturating_duration_since(idle.since),
         );
-        match exchange(outbound, &mut idle.sender, request).await {
-            Ok(response) => return accept(outbound, response, idle.sender, in_flight),
+        match exchange((outbound, outbound.sending), &mut idle.link, request).await {
+            Ok(response) => return accept(outbound, response, idle.link, in_flight),
             Err((_, Some(unsent))) => request = *unsent,
             Err((error, None)) => match spare {
                 Some(again) if matches!(&error, UpstreamError::Broken(_)) => request = again,
@@ -145,12 +149,12 @@ async fn attempt(
         }
     }
     // Rare beside kept connections, and its future is large: it holds a TLS handshake.
-    let mut sender = match Box::pin(connect(endpoint)).await {
-        Ok(sender) => sender,
+    let mut link = match Box::pin(connect(endpoint)).await {
+        Ok(sender) => Link::new(sender),
         Err(error) => return Err((error, Some(Box::new(request)))),
     };
-    match exchange(outbound, &mut sender, request).await {
-        Ok(response) => accept(outbound, response, sender, in_flight),
+    match exchange((outbound, Instant::now()), &mut link, request).await {
+        Ok(response) => accept(outbound, response, link, in_flight),
         Err((error, _)) => Err((error, None)),
     }
 }
@@ -174,26 +178,38 @@ fn spare(request: &Request<ClientBody>, idle: Duration) -> Option<Request<Client
 
 /// Writes the request and waits for the head, as long as the client's body moves.
 async fn exchange(
-    outbound: &Outbound<'_>,
-    sender: &mut SendRequest<ClientBody>,
+    (outbound, began): (&Outbound<'_>, Instant),
+    link: &mut Link,
     request: Request<ClientBody>,
 ) -> Result<Response<Incoming>, (UpstreamError, Unsent)> {
     let limit = outbound.cluster.response_timeout;
-    let mut answer = std::pin::pin!(sender.try_send_request(request));
+    let Link { sender, patience } = link;
+    let mut answer = pin!(sender.try_send_request(request));
     let taken = || outbound.progress.as_ref().map_or(0, |p| p.bytes());
-    loop {
-        let before = taken();
-        match tokio::time::timeout(limit, answer.as_mut()).await {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(mut error)) => {
-                let unsent = error.take_message().map(Box::new);
-                return Err((blame(outbound, error.into_error()), unsent));
+    let mut before = taken();
+    patience.begin(began.into(), limit);
+    let answered = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(answered));
             }
+            ready!(patience.poll(cx));
             // The clock of the backend runs while it has all that there is of the request, or takes nothing of it.
-            Err(_) if taken() > before => {}
-            Err(_) if outbound.progress.as_ref().is_some_and(|p| p.is_awaited()) => {}
-            Err(_) => return Err((UpstreamError::ResponseTimeout, None)),
+            if taken() == before && outbound.progress.as_ref().is_none_or(|p| !p.is_awaited()) {
+                return Poll::Ready(None);
+            }
+            before = taken();
+            patience.begin(Instant::now().into(), limit);
         }
+    })
+    .await;
+    match answered {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(mut error)) => {
+            let unsent = error.take_message().map(Box::new);
+            Err((blame(outbound, error.into_error()), unsent))
+        }
+        None => Err((UpstreamError::ResponseTimeout, None)),
     }
 }
 
@@ -208,7 +224,7 @@ fn blame(outbound: &Outbound<'_>, error: hyper::Error) -> UpstreamError {
 fn accept(
     outbound: &Outbound<'_>,
     response: Response<Incoming>,
-    sender: SendRequest<ClientBody>,
+    link: Link,
     in_flight: InFlight,
 ) -> Result<Sent, (UpstreamError, Unsent)> {
     let headers = response.headers();
@@ -229,7 +245,7 @@ fn accept(
     Ok(Sent {
         response,
         lease: Lease {
-            sender,
+            link,
             in_flight,
             worker: outbound.worker,
             progress: outbound.progress.clone(),
