@@ -32,7 +32,7 @@ pub(super) fn write(out: &mut String, loaded: &Loaded, snapshot: &Snapshot) {
         rate_limits,
         headers,
         ..
-    } = &snapshot.unrouted;
+    } = &*snapshot.unrouted;
     group(out, "network", &network.describe());
     group(out, "rate limits", &rate_limits.describe());
     group(out, "headers", &headers.describe());
@@ -101,12 +101,12 @@ fn describe_route(out: &mut String, route: &Route) {
     let _ = writeln!(
         out,
         "\nroute `{}` of blueprint `{}` ({})",
-        route.facts.route, route.facts.blueprint, route.place
+        route.facts.route, route.facts.blueprint, route.told.place
     );
     let _ = writeln!(
         out,
         "  {} -> upstream `{}`",
-        route.matches, route.cluster.name
+        route.told.matches, route.cluster.name
     );
     describe_policies(out, &route.policies);
 }

@@ -48,10 +48,11 @@ pub struct Head {
 /// The names of the route that a request met, with its counters.
 #[derive(Debug)]
 pub struct RouteFacts {
-    /// Name of the blueprint.
-    pub blueprint: Box<str>,
-    /// Name of the route, or its pattern.
-    pub route: Box<str>,
+    /// Name of the blueprint, shared by its routes.
+    pub blueprint: Arc<str>,
+    /// Name of the route, or its pattern. Boxed twice: what a request reads of these facts is one line of the
+    /// processor's cache, and the name is seldom among it.
+    pub route: Box<Box<str>>,
     /// Path pattern with the prefix of the blueprint, `http.route` of the access line.
     pub pattern: Box<str>,
     /// Counters that outlive a reload.

@@ -66,7 +66,7 @@ pub async fn judge(
     exchange.note(Stage::Route, || {
         format!(
             "route `{}` of blueprint `{}` ({})",
-            route.facts.route, route.facts.blueprint, route.place
+            route.facts.route, route.facts.blueprint, route.told.place
         )
     });
     *met = Some(Arc::clone(&route));
@@ -146,7 +146,7 @@ fn look_up<'a>(
         exchange.target().judged(),
         method,
     ) {
-        Found::Route(id) => snapshot.routes.get(id).ok_or_else(unknown),
+        Found::Route(id) => snapshot.route(id).ok_or_else(unknown),
         Found::OtherMethods(methods) => {
             let list: Vec<&str> = methods.iter().map(Method::as_str).collect();
             let refusal = Refusal::new(Stage::Route, Reason::MethodNotAllowed);

@@ -33,11 +33,18 @@ pub struct Snapshot {
     /// The routes, by number.
     pub routes: Vec<Arc<Route>>,
     /// What a request that meets no route is judged by.
-    pub unrouted: Policies,
+    pub unrouted: Arc<Policies>,
     /// Every upstream, for health checks and metrics.
     pub clusters: Vec<Arc<Cluster>>,
     /// True when a backend folds the case of paths, so that routing must look twice.
     pub folds_case: bool,
+}
+
+impl Snapshot {
+    /// A route by its number.
+    pub fn route(&self, id: trie::RouteId) -> Option<&Arc<Route>> {
+        self.routes.get(usize::try_from(id).ok()?)
+    }
 }
 
 /// One route: what it is called, what it demands, where it leads.
@@ -46,10 +53,17 @@ pub struct Route {
     /// Names and counters.
     pub facts: Arc<RouteFacts>,
     /// Its policies.
-    pub policies: Policies,
+    pub policies: Arc<Policies>,
     /// Its upstream.
     pub cluster: Arc<Cluster>,
-    /// What it matches, for people: methods, hosts, pattern.
+    /// What people are told of it. Apart, so that what a request reads of a route is one line of the processor's cache.
+    pub told: Box<Told>,
+}
+
+/// What people are told of a route.
+#[derive(Debug)]
+pub struct Told {
+    /// What it matches: methods, hosts, pattern.
     pub matches: Box<str>,
     /// Where the file declares it, as `file:line`.
     pub place: Box<str>,

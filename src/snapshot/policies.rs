@@ -36,7 +36,20 @@ pub(super) struct Level<'a> {
     access: OnceCell<Access>,
     cookies: OnceCell<Arc<Cookies>>,
     headers: OnceCell<Arc<SecurityHeaders>>,
+    /// All of them together.
+    whole: OnceCell<Arc<Policies>>,
 }
+
+/// The keys that state policies.
+const KEYS: [&str; 7] = [
+    "network",
+    "rate_limits",
+    "body",
+    "cors",
+    "auth",
+    "cookies",
+    "headers",
+];
 
 /// What the key `auth` says.
 type Access = (Arc<Authn>, Arc<Rbac>);
@@ -58,6 +71,7 @@ impl<'a> Level<'a> {
             access: OnceCell::new(),
             cookies: OnceCell::new(),
             headers: OnceCell::new(),
+            whole: OnceCell::new(),
         }
     }
 
@@ -95,19 +109,27 @@ impl<'a> Level<'a> {
     }
 
     /// The policies of a route at this level, for which `auth` must be stated somewhere.
-    pub(super) fn policies(&self, parts: &Parts<'_>, limiters: &mut LimiterBook) -> Policies {
-        // Nobody states it: that is told of each route.
-        let (authn, rbac) = if self.through.has("auth") {
-            let compile = |reader: &Reader<'_>| access(reader, parts);
-            self.share("auth", |level| &level.access, compile)
-        } else {
-            access(&self.through, parts)
+    pub(super) fn policies(&self, parts: &Parts<'_>, limiters: &mut LimiterBook) -> Arc<Policies> {
+        if !self.through.has("auth") {
+            // Told of each route.
+            return self.with_access(access(&self.through, parts), parts, limiters);
+        }
+        let mut level = self;
+        while let Some(farther) = level.farther
+            && !KEYS.iter().any(|key| level.own.has(key))
+        {
+            level = farther;
+        }
+        let compile = || {
+            let said = |reader: &Reader<'_>| access(reader, parts);
+            let access = level.share("auth", |level| &level.access, said);
+            level.with_access(access, parts, limiters)
         };
-        self.with_access((authn, rbac), parts, limiters)
+        Arc::clone(level.whole.get_or_init(compile))
     }
 
     /// The policies of this level for requests that meet no route: nobody is asked who they are.
-    pub(super) fn unrouted(&self, parts: &Parts<'_>, limiters: &mut LimiterBook) -> Policies {
+    pub(super) fn unrouted(&self, parts: &Parts<'_>, limiters: &mut LimiterBook) -> Arc<Policies> {
         let anybody = (
             Arc::new(Authn::Public("default".into())),
             Arc::new(Rbac::default()),
@@ -120,14 +142,14 @@ impl<'a> Level<'a> {
         (authn, rbac): Access,
         parts: &Parts<'_>,
         limiters: &mut LimiterBook,
-    ) -> Policies {
+    ) -> Arc<Policies> {
         let mut desk = Desk {
             limiters: &parts.survivors.limiters,
             book: limiters,
             hasher: &parts.survivors.hasher,
         };
         let body = |reader: &Reader<'_>| body_limit::compile(reader, parts.body_bytes);
-        Policies {
+        Arc::new(Policies {
             network: self.section("network", |level| &level.network, network::compile),
             rate_limits: self.share(
                 "rate_limits",
@@ -140,7 +162,7 @@ impl<'a> Level<'a> {
             rbac,
             cookies: self.section("cookies", |level| &level.cookies, cookies::compile),
             headers: self.section("headers", |level| &level.headers, security_headers::compile),
-        }
+        })
     }
 }
 
@@ -219,10 +241,10 @@ upstream = "a"
                 &route.policies.rate_limits
             ));
         }
-        assert!(Arc::ptr_eq(
-            &plain.policies.body_limit,
-            &one.policies.body_limit
-        ));
+        assert!(
+            Arc::ptr_eq(&plain.policies, &one.policies),
+            "a route that states nothing has what its blueprint has"
+        );
     }
 
     #[test]

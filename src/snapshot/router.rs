@@ -12,7 +12,7 @@ use super::trie::{NotEntered, RouteId, Trie};
 use crate::wire::host::HostPattern;
 
 /// The route of a path that a blueprint keeps closed: nothing is served there, and no broader blueprint may.
-pub const CLOSED: RouteId = usize::MAX;
+pub const CLOSED: RouteId = RouteId::MAX;
 
 /// The compiled table.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{
-    Route,
+    Route, Told,
     policies::Level,
     router::{CLOSED, Entry, Rejected, Router},
     survivors::Survivors,
@@ -43,7 +43,7 @@ pub struct Routes {
     /// By number.
     pub routes: Vec<Arc<Route>>,
     /// What a request that meets no route is judged by.
-    pub unrouted: Policies,
+    pub unrouted: Arc<Policies>,
     /// Limiters to be kept.
     pub limiters: LimiterBook,
     /// Every host that a blueprint names, with its place.
@@ -110,7 +110,7 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
 
 /// What the routes of a blueprint have in common.
 struct Group {
-    name: String,
+    name: Arc<str>,
     hosts: Vec<HostPattern>,
     prefix: String,
     cluster: Option<Arc<Cluster>>,
@@ -129,11 +129,11 @@ impl Compiler<'_> {
             );
         }
         let group = Group {
-            name: name.unwrap_or_default(),
+            name: name.unwrap_or_default().into(),
             hosts: self.blueprint_hosts(blueprint),
             prefix: prefix(blueprint),
             cluster: self.cluster(blueprint),
-            first: self.routes.len(),
+            first: self.next(),
         };
         let level = Level::new(blueprint, Some(defaults));
         let routes = blueprint.tables("routes");
@@ -205,7 +205,7 @@ impl Compiler<'_> {
     /// What is closed has no backend of its own; it is closed to such backends too.
     fn enter(&mut self, entry: Entry, origin: Origin) {
         let folds = |cluster: &Cluster| cluster.profile.case_insensitive();
-        let folded = match self.routes.get(entry.route) {
+        let folded = match self.numbered(entry.route) {
             Some(route) => folds(&route.cluster),
             None => self.parts.clusters.values().flatten().any(|c| folds(c)),
         };
@@ -279,24 +279,36 @@ impl Compiler<'_> {
         group: &Group,
         (name, pattern, matches): (&str, &str, &str),
         reader: &Reader<'_>,
-        (policies, cluster): (Policies, Arc<Cluster>),
-    ) -> usize {
+        (policies, cluster): (Arc<Policies>, Arc<Cluster>),
+    ) -> RouteId {
+        let id = self.next();
         let place = reader
             .place()
             .map(|at| reader.sources().line_of(at).to_string());
         self.routes.push(Arc::new(Route {
             facts: Arc::new(RouteFacts {
-                blueprint: group.name.as_str().into(),
-                route: name.into(),
+                blueprint: Arc::clone(&group.name),
+                route: Box::new(name.into()),
                 pattern: pattern.into(),
                 metrics: self.parts.survivors.metrics.route(&group.name, name),
             }),
             policies,
             cluster,
-            matches: matches.into(),
-            place: place.unwrap_or_default().into(),
+            told: Box::new(Told {
+                matches: matches.into(),
+                place: place.unwrap_or_default().into(),
+            }),
         }));
-        self.routes.len() - 1
+        id
+    }
+
+    /// The number of the next route. A file of the largest size has far fewer than there are numbers.
+    fn next(&self) -> RouteId {
+        RouteId::try_from(self.routes.len()).unwrap_or(CLOSED)
+    }
+
+    fn numbered(&self, id: RouteId) -> Option<&Arc<Route>> {
+        self.routes.get(usize::try_from(id).ok()?)
     }
 
     fn cluster(&self, reader: &Reader<'_>) -> Option<Arc<Cluster>> {
@@ -358,11 +370,11 @@ impl Compiler<'_> {
                 Rejected::Shadowed { entry, host, by } => {
                     let origin = &self.origins[*entry];
                     let Some(at) = origin.at else { continue };
-                    let shadow = self.routes.get(*by);
+                    let shadow = self.numbered(*by);
                     if origin.implicit.is_some_and(|first| *by >= first) {
                         continue;
                     }
-                    let place = shadow.map_or("", |route| &route.place);
+                    let place = shadow.map_or("", |route| &route.told.place);
                     let on = match host {
                         Some(host) if self.entries[*entry].hosts.len() > 1 => {
                             format!(" on `{host}`")

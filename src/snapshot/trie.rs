@@ -10,16 +10,18 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 /// Number of a route in its snapshot.
-pub type RouteId = usize;
+pub type RouteId = u32;
 
-/// A tree of patterns.
+/// A tree of patterns. Small, so that a step down reads one line of the processor's cache.
 #[derive(Debug, Default)]
 pub struct Trie {
     here: Option<RouteId>,
-    literals: HashMap<Box<str>, Trie, RandomState>,
-    one: Option<Box<Trie>>,
     rest: Option<RouteId>,
+    literals: Option<Box<Literals>>,
+    one: Option<Box<Trie>>,
 }
+
+type Literals = HashMap<Box<str>, Trie, RandomState>;
 
 /// Why a pattern was not entered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +50,10 @@ impl Trie {
         let mut segments = split(pattern).peekable();
         while let Some(text) = segments.next() {
             match read(text)? {
-                Segment::Literal(text) => node = node.literals.entry(text.into()).or_default(),
+                Segment::Literal(text) => {
+                    let literals = node.literals.get_or_insert_default();
+                    node = literals.entry(text.into()).or_default();
+                }
                 Segment::One => node = node.one.get_or_insert_default(),
                 Segment::Rest if segments.peek().is_some() => {
                     return Err(NotEntered::Malformed("`{*rest}` must stand at the end"));
@@ -70,12 +75,9 @@ impl Trie {
             return self.here.or(self.rest);
         }
         let (segment, below) = left.split_once('/').unwrap_or((left, ""));
-        let literal = if self.literals.is_empty() {
-            None
-        } else {
-            self.literals.get(segment)
-        };
-        literal
+        let literals = self.literals.as_ref();
+        literals
+            .and_then(|nodes| nodes.get(segment))
             .and_then(|node| node.walk(below))
             .or_else(|| self.one.as_ref().and_then(|node| node.walk(below)))
             .or(self.rest)
@@ -118,7 +120,7 @@ mod tests {
 
     fn trie(patterns: &[&str]) -> Trie {
         let mut trie = Trie::default();
-        for (route, pattern) in patterns.iter().enumerate() {
+        for (route, pattern) in (0..).zip(patterns) {
             trie.insert(pattern, route).expect("a pattern of its own");
         }
         trie
@@ -149,6 +151,11 @@ mod tests {
         ] {
             assert_eq!(trie.find(path), Some(route), "{path}");
         }
+    }
+
+    #[test]
+    fn a_place_is_half_a_line_of_the_cache() {
+        assert!(size_of::<Trie>() <= 32);
     }
 
     #[test]

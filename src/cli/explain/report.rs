@@ -197,8 +197,12 @@ impl fmt::Display for Report<'_> {
         }
         if let Some(route) = &self.route {
             writeln!(f, "blueprint    {}", route.facts.blueprint)?;
-            writeln!(f, "route        {} ({})", route.facts.route, route.place)?;
-            writeln!(f, "matches      {}", route.matches)?;
+            writeln!(
+                f,
+                "route        {} ({})",
+                route.facts.route, route.told.place
+            )?;
+            writeln!(f, "matches      {}", route.told.matches)?;
         }
         writeln!(f, "verdict      {}\n\nstages", self.outcome())?;
         for stage in Stage::ALL {
