@@ -550,6 +550,15 @@ mod tests {
     }
 
     #[test]
+    fn a_client_costs_a_little_over_64_bytes_at_most_whatever_the_capacity() {
+        for capacity in [1_000, 10_000, 65_536, 65_537, 100_000, 1_000_000, 3_000_000] {
+            let limiter = Limiter::new(per_second(20, 40), capacity);
+            // Beside the segments the directory, 16 bytes for 256 ways.
+            assert!(limiter.memory_bound() <= capacity * 66, "{capacity}");
+        }
+    }
+
+    #[test]
     fn a_million_clients_stay_within_the_memory() {
         let limiter = Limiter::new(per_second(20, 40), DEFAULT_CAPACITY);
         assert!(

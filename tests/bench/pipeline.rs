@@ -3,6 +3,8 @@
 //! `pipeline ROW TIMES` runs one row; without arguments it lists the rows. Whatever a step consumes is made before it
 //! for [`ROOM`] runs, however many are asked for, and what it leaves behind is never freed: so two runs of one row differ by
 //! the step alone, times the difference of their counts. No socket, no TLS, no signature: the token is known already.
+//!
+//! `pipeline --growth` prints what [`growth`] measures, for `tests/bench/growth`.
 
 use std::{
     fs,
@@ -10,12 +12,13 @@ use std::{
     mem,
     process::ExitCode,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderName, HeaderValue, Request, Response, request, response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, request, response};
 use portcullis::{
     config,
     crypto::rng::RequestIds,
@@ -28,9 +31,11 @@ use portcullis::{
     policy::{authn, body_limit, cookies, cors, network, rate_limit, rbac, security_headers},
     server::screen::{Screen, ScreenLimits},
     snapshot::{Route, Snapshot, compile, router::Found, survivors::Survivors},
-    state::clock,
+    state::{clock, limiter::Limiter},
     wire::hop,
 };
+
+mod growth;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -107,18 +112,24 @@ const ROWS: &[(&str, Step)] = &[
     ("counters", counters),
     ("access line", access_line),
     ("whole list", whole),
+    (growth::ROUTES_ROW, whole),
+    (growth::CLIENTS_ROW, growth::rate_limit_admit),
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo bench` adds a word of its own.
+    let arguments = std::env::args().skip(1).filter(|word| word != "--bench");
+    let arguments: Vec<String> = arguments.collect();
     let found = |name: &str| ROWS.iter().find(|(row, _)| *row == name);
     match arguments.as_slice() {
+        [word] if word == "--growth" => growth::report(),
         [row, times] if found(row).is_some() => {
             let Some(times) = times.parse().ok().filter(|times| *times <= ROOM) else {
                 eprintln!("error: `{times}` is no number up to {ROOM}");
                 return ExitCode::from(2);
             };
-            let rig = Rig::new();
+            let row = row.as_str();
+            let rig = made_elsewhere(|| growth::rig(row).unwrap_or_else(Rig::new));
             if let Some((_, step)) = found(row) {
                 run_step(*step, &rig, times);
             }
@@ -126,6 +137,19 @@ fn main() -> ExitCode {
         _ => ROWS.iter().for_each(|(row, _)| println!("{row}")),
     }
     ExitCode::SUCCESS
+}
+
+/// Makes a rig on another thread, as the gate compiles on another thread than it serves on: what a snapshot leaves of
+/// memory is not where requests take theirs from.
+fn made_elsewhere(make: impl FnOnce() -> Rig + Send) -> Rig {
+    let rig = thread::scope(|scope| scope.spawn(make).join()).expect("a rig");
+    // What a route needs once on every thread, at its first request.
+    for route in &rig.snapshot.routes {
+        let spent = Duration::ZERO;
+        let metrics = &route.facts.metrics;
+        metrics.record(&Method::GET, Some(200), Decision::Forwarded, spent);
+    }
+    rig
 }
 
 /// Known to the script by this name: what runs outside of it is not counted, such as the first random number of the
@@ -139,19 +163,58 @@ fn run_step(step: Step, rig: &Rig, times: usize) {
 struct Rig {
     snapshot: Snapshot,
     /// Held because the limiters and issuers of the snapshot are theirs.
-    _survivors: Survivors,
+    survivors: Survivors,
+    /// The first one.
     route: Arc<Route>,
-    connection: Arc<Connection>,
+    /// What is asked for, in turn.
+    asked: Vec<Asked>,
+    limiter: Arc<Limiter>,
     token: String,
     runtime: tokio::runtime::Runtime,
 }
 
+/// One thing that a client may ask for.
+struct Asked {
+    connection: Arc<Connection>,
+    host: String,
+    target: String,
+}
+
+impl Asked {
+    fn new(host: String, target: String) -> Self {
+        let names = Arc::new([host.parse().expect("a host")]);
+        let facts = Tls {
+            version: "1.3",
+            names,
+        };
+        Self {
+            connection: connection(facts),
+            host,
+            target,
+        }
+    }
+
+    /// Another thing asked for on the same connection.
+    fn beside(&self, target: String) -> Self {
+        Self {
+            connection: Arc::clone(&self.connection),
+            host: self.host.clone(),
+            target,
+        }
+    }
+}
+
 impl Rig {
     fn new() -> Self {
+        let asked = Asked::new("app.example".into(), "/items/42?view=full".into());
+        Self::of(GATE, vec![asked])
+    }
+
+    fn of(gate: &str, asked: Vec<Asked>) -> Self {
         let (folder, secret) = (tempfile::tempdir().expect("a folder"), [7_u8; 32]);
         let path = folder.path().join("secret");
         fs::write(&path, URL_SAFE_NO_PAD.encode(secret)).expect("a file");
-        let text = GATE.replace("SECRET", path.to_str().expect("a path in UTF-8"));
+        let text = gate.replace("SECRET", path.to_str().expect("a path in UTF-8"));
         let loaded = config::load_str("bench.toml", &text, &[]);
         let survivors = Survivors::new(1);
         let compiled = compile::compile(&loaded, &loaded.problems, &survivors);
@@ -161,19 +224,16 @@ impl Rig {
             panic!("the bench's own file is bad\n{told}");
         };
         compiled.keep(&survivors);
+        let limiter = compiled.limiters().iter();
+        let limiter = limiter.map(|named| Arc::clone(&named.thing)).next();
         let snapshot = compiled.snapshot;
         let route = Arc::clone(snapshot.routes.first().expect("a route"));
-        let names = Arc::new(["app.example".parse().expect("a host")]);
-        let facts = Tls {
-            version: "1.3",
-            names,
-        };
-        let connection = connection(facts);
         let rig = Self {
             snapshot,
-            _survivors: survivors,
+            survivors,
             route,
-            connection,
+            asked,
+            limiter: limiter.expect("a limit"),
             token: token(URL_SAFE_NO_PAD.encode(secret).as_bytes()),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()
@@ -200,9 +260,9 @@ impl Rig {
     }
 
     /// About 600 bytes without the token, as a browser's script would send it.
-    fn fields(&self) -> Vec<(&'static str, String)> {
+    fn fields(&self, host: &str) -> Vec<(&'static str, String)> {
         vec![
-            ("host", "app.example".into()),
+            ("host", host.into()),
             (
                 "user-agent",
                 "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into(),
@@ -226,7 +286,7 @@ impl Rig {
 
     fn head_bytes(&self) -> Vec<u8> {
         let mut bytes = b"GET /items/42?view=full HTTP/1.1\r\n".to_vec();
-        for (name, value) in self.fields() {
+        for (name, value) in self.fields("app.example") {
             bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }
         bytes.extend_from_slice(b"\r\n");
@@ -234,9 +294,13 @@ impl Rig {
     }
 
     fn head(&self) -> request::Parts {
+        self.head_for(&self.asked[0])
+    }
+
+    fn head_for(&self, asked: &Asked) -> request::Parts {
         let mut request = Request::new(());
-        *request.uri_mut() = "/items/42?view=full".parse().expect("a target");
-        for (name, value) in self.fields() {
+        *request.uri_mut() = asked.target.parse().expect("a target");
+        for (name, value) in self.fields(&asked.host) {
             let value = HeaderValue::try_from(value).expect("a value");
             request
                 .headers_mut()
@@ -246,13 +310,13 @@ impl Rig {
     }
 
     fn exchange(&self) -> Box<Exchange> {
-        self.shape(self.head(), &mut RequestIds::new())
+        self.shape(self.head(), &self.asked[0], &mut RequestIds::new())
     }
 
-    fn shape(&self, head: request::Parts, ids: &mut RequestIds) -> Box<Exchange> {
+    fn shape(&self, head: request::Parts, asked: &Asked, ids: &mut RequestIds) -> Box<Exchange> {
         let fresh = (ids.next_id(), ids.next_u64());
         let (exchange, verdict) =
-            normalise::shape(head, &self.connection, &self.snapshot.server, fresh);
+            normalise::shape(head, &asked.connection, &self.snapshot.server, fresh);
         verdict.expect("the request has a normal form");
         exchange
     }
@@ -342,7 +406,8 @@ fn screen(rig: &Rig, times: usize) {
 fn normalise_head(rig: &Rig, times: usize) {
     let mut ids = RequestIds::new();
     spend(supply(|| Some(rig.head())), times, |head| {
-        drop(black_box(rig.shape(head.take().expect("a head"), &mut ids)));
+        let head = head.take().expect("a head");
+        drop(black_box(rig.shape(head, &rig.asked[0], &mut ids)));
     });
 }
 
@@ -408,7 +473,12 @@ fn authn_admit(rig: &Rig, times: usize) {
 /// The first request of a connection, with a token that came on others before.
 fn authn_by_digest(rig: &Rig, times: usize) {
     let mut exchange = rig.admitted();
-    let names = &rig.connection.tls.as_ref().expect("facts of TLS").names;
+    let names = &rig.asked[0]
+        .connection
+        .tls
+        .as_ref()
+        .expect("facts of TLS")
+        .names;
     let facts = || Tls {
         version: "1.3",
         names: Arc::clone(names),
@@ -540,16 +610,27 @@ fn record<'a>(rig: &'a Rig, exchange: &'a Exchange) -> AccessRecord<'a> {
     }
 }
 
+/// What one request and its answer consist of, until they are used up.
+type Supplied = Option<(request::Parts, response::Parts)>;
+
 /// From the parsed head to the freed exchange: all of the above but the screen.
 fn whole(rig: &Rig, times: usize) {
+    let supplied = rig.asked.iter().cycle();
+    let mut supplied = supplied.map(|asked| Some((rig.head_for(asked), answer())));
+    let supplied = supply(|| supplied.next().expect("something to ask for"));
+    let first = supplied.into_iter().zip(rig.asked.iter().cycle());
+    let mut run: Vec<_> = first.collect();
+    serve(rig, &mut run[..times]);
+    mem::forget(run);
+}
+
+fn serve(rig: &Rig, run: &mut [(Supplied, &Asked)]) {
     let mut ids = RequestIds::new();
     let mut lines = Vec::with_capacity(4096);
-    let both = supply(|| Some((rig.head(), answer())));
     rig.runtime.block_on(async {
-        let mut both = both;
-        for pair in both.iter_mut().take(times) {
+        for (pair, asked) in run {
             let (head, mut answer) = black_box(pair.take()).expect("a head and an answer");
-            let mut exchange = rig.shape(head, &mut ids);
+            let mut exchange = rig.shape(head, asked, &mut ids);
             let mut met = None;
             let judged = admit::judge(&rig.snapshot, &mut exchange, &mut met).await;
             let admitted = judged.expect("the request is let in");
@@ -567,6 +648,5 @@ fn whole(rig: &Rig, times: usize) {
             write_line(&record(rig, &exchange), &mut lines);
             drop(black_box(answer));
         }
-        mem::forget(both);
     });
 }
