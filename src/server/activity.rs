@@ -44,6 +44,8 @@ pub struct Deadlines {
     pub keep_alive: Duration,
     /// A blocked write without real progress.
     pub write: Duration,
+    /// The pause between two requests after which the buffers for them are given back, if they are to be.
+    pub rest: Option<Duration>,
 }
 
 impl Deadlines {
@@ -61,6 +63,8 @@ pub enum Overdue {
     KeepAlive,
     /// The client does not read.
     Write,
+    /// Nothing wrong: no request for a while, and no byte of the next one.
+    Rest,
 }
 
 /// What the tunnel that a request asked for has come to.
@@ -77,6 +81,8 @@ pub struct Activity {
     accepted: Instant,
     stage: AtomicU8,
     since_ms: AtomicU64,
+    /// The parser has been given all there was, up to the end of a message, and all it wrote has gone out.
+    still: AtomicBool,
     in_flight: AtomicU32,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -122,6 +128,11 @@ struct Slot {
 pub struct InFlight(Arc<Activity>);
 
 impl InFlight {
+    /// The record of its connection.
+    pub fn activity(&self) -> &Activity {
+        &self.0
+    }
+
     /// A piece of the answer is ready and waits to be asked for. For HTTP/2, where a stalled stream blocks no write.
     pub fn offers(&self) {
         let now_ms = self.0.now_ms();
@@ -162,6 +173,7 @@ impl Activity {
             accepted: Instant::now(),
             stage: AtomicU8::new(FRESH),
             since_ms: AtomicU64::new(0),
+            still: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -183,7 +195,7 @@ impl Activity {
 
     /// Counts a request as in flight until the guard is dropped.
     ///
-    /// To be called when the service gets the request. The guard must live until the response body is *dropped*, not only
+    /// To be called when the service gets the request, before anything waits. The guard must live until the response body is *dropped*, not only
     /// until its last frame was given: before that, the end of a refused connection would cut the answer.
     pub fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
@@ -291,13 +303,18 @@ impl Activity {
     fn due(&self, deadlines: &Deadlines) -> Option<(u64, Overdue)> {
         let since = |limit: Duration| self.since_ms.load(Relaxed).saturating_add(millis(limit));
         let blocked_since = self.blocked_since.load(Relaxed);
+        let answering = self.in_flight() > 0 || blocked_since > 0;
         let silence = match self.stage.load(Relaxed) {
             // A client that is still being answered owes nothing.
-            _ if self.in_flight() > 0 || blocked_since > 0 => None,
+            _ if answering => None,
             FRESH | HEAD | BODY => Some((since(deadlines.header), Overdue::Header)),
             IDLE => Some((since(deadlines.keep_alive), Overdue::KeepAlive)),
             _ => None,
         };
+        let rest = deadlines
+            .rest
+            .filter(|_| !answering && self.still.load(Relaxed) && !self.is_draining())
+            .map(|rest| (since(rest), Overdue::Rest));
         let stall = (
             blocked_since.saturating_add(millis(deadlines.write)),
             Overdue::Write,
@@ -310,7 +327,7 @@ impl Activity {
                 Overdue::Write,
             )
         });
-        [silence, stall, untaken]
+        [silence, stall, untaken, rest]
             .into_iter()
             .flatten()
             .min_by_key(|(due_ms, _)| *due_ms)
@@ -322,6 +339,11 @@ impl Activity {
 
     pub(super) fn count_written(&self, bytes: usize) {
         add(&self.bytes_out, bytes);
+    }
+
+    /// Takes note of whether all that came was taken, up to the end of a message, and all that was written went out.
+    pub(super) fn note_still(&self, still: bool) {
+        self.still.store(still, Relaxed);
     }
 
     /// Takes note of the phase behind a read; `new_head` when a head that began before it is not the present one.

@@ -1,28 +1,30 @@
-//! One client connection: handshake, HTTP by ALPN, deadlines, the end.
+//! One client connection: handshake, HTTP by ALPN, each request to the pipeline. HTTP/1 itself is in [`super::http1`].
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::{
     body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
+    server::conn::http2,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     activity::{Activity, Deadlines, InFlight, Overdue, Seat, watch},
     caps::Counted,
     guarded_body::GuardedBody,
-    guarded_io::{GuardedIo, write_refusal},
+    guarded_io::GuardedIo,
+    http1,
+    readiness::Readiness,
     refusal,
-    screen::{Screen, ScreenLimits},
     shutdown::Shutdown,
 };
 use crate::{
     exchange::connection::{Connection, Tls},
-    observe::metrics::{ConnectionGuard, ConnectionState},
+    observe::metrics::ConnectionState,
     pipeline::{self, body::AnswerBody, rescue::rescue, worker::Worker},
     snapshot::server::Limits,
     wire::halt::Reason,
@@ -30,8 +32,6 @@ use crate::{
 
 /// Ping an HTTP/2 client that has requests under way but says nothing.
 const H2_PING: Duration = Duration::from_secs(20);
-/// When stopping, an idle HTTP/1 client may have a request on its way already: its answer closes the connection.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Streams that a client may open and reset before we answer them (CVE-2023-44487).
 const H2_RESETS: usize = 20;
 /// Streams that we may be made to reset (CVE-2025-8671).
@@ -39,10 +39,6 @@ const H2_LOCAL_RESETS: usize = 100;
 const H2_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const H2_SEND_BYTES: usize = 64 * 1024;
-/// Fields of a head that hyper takes by itself.
-const HYPER_FIELDS: usize = 100;
-/// hyper takes no smaller buffer.
-const LEAST_BUFFER: usize = 8192;
 
 /// Who is at the other end, with its place in the caps.
 #[derive(Debug)]
@@ -56,7 +52,7 @@ pub struct Guest {
 /// Serves a connection in clear.
 pub async fn clear<S>(worker: Arc<Worker>, stream: S, guest: Guest, shutdown: Shutdown)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Readiness + Unpin + Send + 'static,
 {
     let gauge = worker.survivors.metrics.connection(ConnectionState::Open);
     let connection = Arc::new(Connection::new(guest.peer, None));
@@ -64,13 +60,13 @@ where
         counted: guest.counted,
         gauge,
     };
-    one(Desk::new(worker, connection, seat, shutdown), stream).await;
+    http1::serve(Desk::new(worker, connection, seat, shutdown), stream).await;
 }
 
 /// Serves a connection that begins with a TLS handshake.
 pub async fn tls<S>(worker: Arc<Worker>, stream: S, guest: Guest, shutdown: Shutdown)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Readiness + Unpin + Send + 'static,
 {
     let mut gauge = worker
         .survivors
@@ -78,15 +74,13 @@ where
         .connection(ConnectionState::Handshake);
     let snapshot = worker.snapshot();
     let Some(rules) = &snapshot.tls else { return };
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&rules.config));
-    // Boxed, as what follows it: its room is given back when it is done, not kept for the life of the connection.
-    let handshake = Box::pin(tokio::time::timeout(
+    // A session is large and is handed on several times.
+    let shaken = Box::pin(shake_hands(
+        TlsAcceptor::from(Arc::clone(&rules.config)),
+        stream,
         snapshot.server.limits.header_timeout,
-        acceptor.accept(stream),
     ));
-    let Ok(Ok(stream)) = handshake.await else {
-        return;
-    };
+    let Some(stream) = shaken.await else { return };
     let session = stream.get_ref().1;
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
@@ -103,23 +97,35 @@ where
         gauge,
     };
     let desk = Desk::new(worker, connection, seat, shutdown);
-    // A session is large and is handed on several times.
-    let stream = Box::new(stream);
     if h2 {
         Box::pin(two(desk, stream)).await;
     } else {
-        Box::pin(one(desk, stream)).await;
+        http1::serve(desk, stream).await;
     }
 }
 
+/// The handshake. A session is large and is handed on several times, so it is boxed here; so should be this future,
+/// whose room is needed no more when it is done.
+async fn shake_hands<S>(
+    acceptor: TlsAcceptor,
+    stream: S,
+    limit: Duration,
+) -> Option<Box<TlsStream<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let accepted = tokio::time::timeout(limit, acceptor.accept(stream)).await;
+    accepted.ok()?.ok().map(Box::new)
+}
+
 /// What serving a connection needs.
-struct Desk {
-    worker: Arc<Worker>,
-    connection: Arc<Connection>,
-    activity: Arc<Activity>,
-    seat: Seat,
-    shutdown: Shutdown,
-    limits: Limits,
+pub(super) struct Desk {
+    pub(super) worker: Arc<Worker>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) seat: Seat,
+    pub(super) shutdown: Shutdown,
+    pub(super) limits: Limits,
 }
 
 impl Desk {
@@ -140,98 +146,35 @@ impl Desk {
         }
     }
 
-    fn deadlines(&self) -> Deadlines {
+    pub(super) fn deadlines(&self, rest: Option<Duration>) -> Deadlines {
         Deadlines {
             header: self.limits.header_timeout,
             keep_alive: self.limits.keep_alive,
             write: self.limits.body.idle,
+            rest,
         }
     }
-}
 
-/// HTTP/1: the bytes are looked at before the parser sees them.
-async fn one<S>(mut desk: Desk, stream: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = desk.limits;
-    let io = GuardedIo::new(stream, Some(screen(&limits)), Arc::clone(&desk.activity));
-    let (worker, connection, activity) = (
-        Arc::clone(&desk.worker),
-        Arc::clone(&desk.connection),
-        Arc::clone(&desk.activity),
-    );
-    let service = service_fn(move |request| {
-        respond(
-            Arc::clone(&worker),
-            Arc::clone(&connection),
-            Arc::clone(&activity),
-            request,
-        )
-    });
-    let mut builder = http1::Builder::new();
-    // The screen refuses more; stating a bound that hyper has anyway costs an allocation a request.
-    if limits.header_count > HYPER_FIELDS {
-        builder.max_headers(limits.header_count);
+    /// Takes the requests of the connection.
+    pub(super) fn service(
+        &self,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<GuardedBody>,
+        Error = Infallible,
+        Future: Send,
+    > + Send
+    + use<> {
+        let (worker, connection, activity) = (
+            Arc::clone(&self.worker),
+            Arc::clone(&self.connection),
+            Arc::clone(&self.activity),
+        );
+        service_fn(move |request| {
+            let (worker, connection) = (Arc::clone(&worker), Arc::clone(&connection));
+            respond(worker, connection, activity.begin_request(), request)
+        })
     }
-    let mut http = builder
-        .max_buf_size(limits.header_bytes.saturating_mul(2).max(LEAST_BUFFER))
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades();
-    let deadlines = desk.deadlines();
-    let overdue = {
-        let mut watchdog = pin!(watch(&desk.activity, &deadlines));
-        let mut draining = pin!(last_request(
-            &mut desk.shutdown,
-            (&desk.activity, &mut desk.seat.gauge)
-        ));
-        let mut told = false;
-        loop {
-            tokio::select! {
-                biased;
-                _ = &mut http => break None,
-                overdue = &mut watchdog => break Some(overdue),
-                () = &mut draining, if !told => {
-                    told = true;
-                    std::pin::Pin::new(&mut http).graceful_shutdown();
-                }
-            }
-        }
-    };
-    if desk.activity.is_tunnel() {
-        // The stream goes on in the hands of the tunnel, and it still is a connection of this client.
-        desk.seat.gauge.move_to(ConnectionState::Tunnel);
-        desk.activity.keep_seat(desk.seat);
-        return;
-    }
-    let refused = match overdue {
-        None => refusal::of_violation(desk.activity.take_refusal()),
-        Some(overdue) => refusal::of_overdue(overdue, desk.activity.phase()),
-    };
-    if let (Some(refused), Some(parts)) = (refused, http.into_parts()) {
-        let answer = refusal::answer(&desk.worker, &desk.connection, &refused);
-        // The client may be gone already; the line is written either way.
-        let _ = write_refusal(&mut parts.io.into_inner().into_inner(), &answer).await;
-    }
-}
-
-fn screen(limits: &Limits) -> Screen {
-    Screen::new(ScreenLimits {
-        head_bytes: limits.header_bytes,
-        header_count: limits.header_count,
-        uri_bytes: limits.uri_bytes,
-    })
-}
-
-/// Resolves when an idle connection may be closed: a while after stopping has begun.
-async fn last_request(
-    shutdown: &mut Shutdown,
-    (activity, gauge): (&Activity, &mut ConnectionGuard),
-) {
-    shutdown.begun().await;
-    gauge.move_to(ConnectionState::Draining);
-    activity.drain();
-    tokio::time::sleep(LAST_REQUEST).await;
 }
 
 /// HTTP/2, with every limit stated.
@@ -241,19 +184,6 @@ where
 {
     let limits = desk.limits;
     let io = GuardedIo::new(stream, None, Arc::clone(&desk.activity));
-    let (worker, connection, activity) = (
-        Arc::clone(&desk.worker),
-        Arc::clone(&desk.connection),
-        Arc::clone(&desk.activity),
-    );
-    let service = service_fn(move |request| {
-        respond(
-            Arc::clone(&worker),
-            Arc::clone(&connection),
-            Arc::clone(&activity),
-            request,
-        )
-    });
     let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
     let mut http = pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -267,9 +197,9 @@ where
             .max_send_buf_size(H2_SEND_BYTES)
             .keep_alive_interval(H2_PING)
             .keep_alive_timeout(limits.header_timeout)
-            .serve_connection(TokioIo::new(io), service)
+            .serve_connection(TokioIo::new(io), desk.service())
     );
-    let deadlines = desk.deadlines();
+    let deadlines = desk.deadlines(None);
     let mut watchdog = pin!(watch(&desk.activity, &deadlines));
     let mut draining = pin!(desk.shutdown.begun());
     let mut told = false;
@@ -298,19 +228,18 @@ where
 async fn respond(
     worker: Arc<Worker>,
     connection: Arc<Connection>,
-    activity: Arc<Activity>,
+    in_flight: InFlight,
     request: Request<Incoming>,
-) -> Result<Response<GuardedBody>, std::convert::Infallible> {
-    let in_flight = activity.begin_request();
+) -> Result<Response<GuardedBody>, Infallible> {
     let version = request.version();
     if let Some(response) = rescue(pin!(pipeline::serve(&worker, &connection, request))).await {
         Ok(settle(
-            (&worker, &connection, &activity),
+            (&worker, &connection),
             response,
             (in_flight, version),
         ))
     } else {
-        activity.deny_tunnel();
+        in_flight.activity().deny_tunnel();
         Ok(refusal::internal(&worker, &connection, in_flight))
     }
 }
@@ -318,10 +247,11 @@ async fn respond(
 /// Tells the screen what became of a tunnel: a 101 leaves here only when no byte came too early. When stopping, the
 /// answer is the connection's last.
 fn settle(
-    (worker, connection, activity): (&Worker, &Connection, &Activity),
+    (worker, connection): (&Worker, &Connection),
     mut response: Response<AnswerBody>,
     (in_flight, version): (InFlight, Version),
 ) -> Response<GuardedBody> {
+    let activity = in_flight.activity();
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         activity.deny_tunnel();
         if activity.is_draining() && version <= Version::HTTP_11 {

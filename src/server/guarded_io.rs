@@ -33,6 +33,10 @@ pub struct GuardedIo<S> {
     activity: Arc<Activity>,
     refused: Option<Refused>,
     writing: bool,
+    /// The last read found nothing, and what came before ends with a message.
+    sated: bool,
+    /// Something was written and not yet flushed.
+    unflushed: bool,
     lingering: Option<Lingering>,
 }
 
@@ -62,6 +66,8 @@ impl<S> GuardedIo<S> {
             activity,
             refused: None,
             writing: false,
+            sated: false,
+            unflushed: false,
             lingering: None,
         }
     }
@@ -129,7 +135,18 @@ impl<S> GuardedIo<S> {
         }
     }
 
+    fn note_still(&self) {
+        self.activity.note_still(self.sated && !self.unflushed);
+    }
+
+    fn note_unread(&mut self) {
+        self.sated = self.screen.as_ref().is_some_and(Screen::is_between);
+        self.note_still();
+    }
+
     fn note_written(&mut self, outcome: &Poll<io::Result<usize>>) {
+        self.unflushed = true;
+        self.note_still();
         match outcome {
             Poll::Ready(Ok(bytes)) => {
                 self.activity.count_written(*bytes);
@@ -156,6 +173,8 @@ impl<S> GuardedIo<S> {
     }
 
     fn note_flushed(&mut self, outcome: &Poll<io::Result<()>>) {
+        self.unflushed = !matches!(outcome, Poll::Ready(Ok(())));
+        self.note_still();
         match outcome {
             Poll::Ready(_) if self.writing => {
                 self.writing = false;
@@ -181,7 +200,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedIo<S> {
             return this.read_refused(cx);
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let Poll::Ready(read) = Pin::new(&mut this.inner).poll_read(cx, buf) else {
+            this.note_unread();
+            return Poll::Pending;
+        };
+        this.sated = false;
+        this.note_still();
+        read?;
         let fresh = buf.filled().get(before..).unwrap_or_default();
         if fresh.is_empty() {
             return Poll::Ready(Ok(()));

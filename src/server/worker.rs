@@ -19,6 +19,7 @@ use super::{
     conn::{self, Guest},
     listener::{Door, Listener},
     proxy_protocol,
+    readiness::Readiness,
     shutdown::Shutdown,
 };
 use crate::{
@@ -211,7 +212,7 @@ struct Entry {
 
 async fn serve<S>(worker: Arc<Worker>, mut stream: S, entry: Entry, shutdown: Shutdown)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Readiness + Unpin + Send + 'static,
 {
     let Entry {
         mut peer,

@@ -20,6 +20,7 @@ mod demo;
 mod deploy;
 mod forwarding;
 mod headers;
+mod idle;
 mod legacy;
 mod limits;
 mod logs;

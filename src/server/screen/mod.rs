@@ -221,6 +221,11 @@ impl Screen {
         }
     }
 
+    /// Whether the last byte that passed ended a message, and the next one begins a head.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Head) && self.head.is_untouched()
+    }
+
     /// How many whole heads have passed.
     pub fn heads(&self) -> u64 {
         self.heads
