@@ -27,7 +27,7 @@ use crate::{
     observe::metrics::ConnectionState,
     pipeline::{self, body::AnswerBody, rescue::rescue, worker::Worker},
     snapshot::server::Limits,
-    wire::halt::Reason,
+    wire::{halt::Reason, slices::Sliced},
 };
 
 /// Ping an HTTP/2 client that has requests under way but says nothing.
@@ -97,6 +97,7 @@ where
         gauge,
     };
     let desk = Desk::new(worker, connection, seat, shutdown);
+    let stream = Sliced::new(stream);
     if h2 {
         Box::pin(two(desk, stream)).await;
     } else {

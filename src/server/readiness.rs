@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-use crate::wire::socket::Socket;
+use crate::wire::{slices::Sliced, socket::Socket};
 
 /// A stream that says when a read is worth while.
 pub trait Readiness {
@@ -42,6 +42,12 @@ impl<S: Readiness> Readiness for TlsStream<S> {
         } else {
             Poll::Ready(())
         }
+    }
+}
+
+impl<S: Readiness> Readiness for Sliced<S> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_ref().poll_readable(cx)
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     endpoint::{Address, Endpoint},
     error::UpstreamError,
 };
-use crate::wire::{body::ClientBody, socket::Socket};
+use crate::wire::{body::ClientBody, slices::Sliced, socket::Socket};
 
 /// Largest response head that is read, in bytes; more is a broken answer.
 const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
@@ -60,7 +60,7 @@ async fn open(address: &Address) -> io::Result<Stream> {
             let stream = tcp(host, *port).await?;
             let connector = TlsConnector::from(std::sync::Arc::clone(config));
             let stream = connector.connect(name.clone(), stream).await?;
-            Ok(Stream::Tls(Box::new(stream)))
+            Ok(Stream::Tls(Box::new(Sliced::new(stream))))
         }
         Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
     }
@@ -76,7 +76,7 @@ async fn tcp(host: &str, port: u16) -> io::Result<Socket<TcpStream>> {
 #[derive(Debug)]
 enum Stream {
     Tcp(Socket<TcpStream>),
-    Tls(Box<TlsStream<Socket<TcpStream>>>),
+    Tls(Box<Sliced<TlsStream<Socket<TcpStream>>>>),
     Unix(UnixStream),
 }
 

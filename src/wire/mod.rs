@@ -10,4 +10,5 @@ pub mod names;
 pub mod path;
 pub mod profile;
 pub mod sfv;
+pub mod slices;
 pub mod socket;
