@@ -1,11 +1,13 @@
 //! The way to the backend and back: streams, tunnels, HTTP/2, sockets, what the backend is told about the client.
 
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::eventually::eventually_pause;
+use crate::harness::eventually::{eventually_pause, eventually_within};
 use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::origin::{Received, answer};
 use crate::harness::python::h2;
@@ -433,6 +435,42 @@ fn a21_a_reader_that_never_reads_is_given_up() {
     origin.await_closed(1);
     let line = gate.proxy.await_access_of("/stalled");
     assert_ne!(line["decision"], "forwarded", "{line}");
+}
+
+#[test]
+fn a21_readers_that_never_read_hold_two_mib_at_most() {
+    const CLIENTS: u64 = 24;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let origin = Origin::script(move |conn: &mut Conn| {
+        while conn.head()?.is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n")?;
+            for _ in 0..1600 {
+                conn.send(vec![b'x'; 1 << 16])?;
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    });
+    let gate = Gate::before(&origin).open();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| gate.https()).collect();
+    let before = gate.proxy.resident_kib();
+    for client in &mut clients {
+        client.send(request("GET", "/", &[]));
+        assert!(client.response_head().line.contains("200"));
+    }
+    // Every buffer on the way is full once the backend gets nothing more out of its hands.
+    let mut last = 0;
+    eventually_within(Duration::from_mins(1), "the backend is held up", || {
+        eventually_pause(Duration::from_millis(500));
+        let now = sent.load(Ordering::Relaxed);
+        (now == std::mem::replace(&mut last, now)).then_some(())
+    });
+    let grown = gate.proxy.resident_kib().saturating_sub(before);
+    assert!(grown < CLIENTS * 2048, "grew by {grown} KiB");
+    // Nothing was lost or given up: it goes on where a client reads on.
+    let mut reader = clients.swap_remove(0);
+    assert_eq!(reader.exactly(8 << 20).len(), 8 << 20);
 }
 
 #[test]
