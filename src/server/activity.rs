@@ -195,8 +195,9 @@ impl Activity {
 
     /// Counts a request as in flight until the guard is dropped.
     ///
-    /// To be called when the service gets the request, before anything waits. The guard must live until the response body is *dropped*, not only
-    /// until its last frame was given: before that, the end of a refused connection would cut the answer.
+    /// To be called when the service gets the request, before anything waits. The guard must live until the response body
+    /// is *dropped*, not only until its last frame was given: before that, the end of a refused connection would cut the
+    /// answer.
     pub fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(Arc::clone(self))

@@ -30,7 +30,7 @@ const DOOR: &str = "pipeline/forward.rs";
 /// Code lines of a file, tests apart: more is reported.
 const SOFT: usize = 350;
 
-/// Code lines of a file, tests apart: more fails.
+/// Code lines of a file, tests apart: more fails. A file of tests alone may have as many.
 const HARD: usize = 500;
 
 #[test]
@@ -103,7 +103,7 @@ fn only_the_forwarding_stage_names_the_door_to_the_backend() {
 fn files_stay_short_enough_to_read() {
     let mut over = String::new();
     for source in sources() {
-        let lines = source.code_lines();
+        let lines = source.code_lines().max(source.test_lines());
         if lines > HARD {
             let _ = writeln!(
                 over,
@@ -267,6 +267,17 @@ impl Source {
             .lines()
             .filter(|line| !line.trim().is_empty())
             .count()
+    }
+
+    /// Code lines of a file that holds nothing but tests; none in any other.
+    fn test_lines(&self) -> usize {
+        let is_code = |line: &&str| !line.is_empty() && !line.starts_with("//");
+        let counted = self.text.lines().map(str::trim).filter(is_code).count();
+        if self.name.ends_with("/tests.rs") || self.name.contains("/tests/") {
+            counted
+        } else {
+            0
+        }
     }
 
     fn has_word(&self, word: &str) -> bool {
