@@ -68,7 +68,8 @@ macro_rules! policies {
     };
 }
 
-static DEFAULTS: Section = Section {
+/// The keys that state policies, and nothing else.
+pub(super) static DEFAULTS: Section = Section {
     name: "defaults",
     doc: "policy of every route that says nothing else",
     keys: policies![],

@@ -6,7 +6,7 @@
 
 use std::{cell::OnceCell, sync::Arc};
 
-use super::routes::Parts;
+use super::{document::DEFAULTS, routes::Parts};
 use crate::{
     config::Reader,
     policy::{
@@ -39,17 +39,6 @@ pub(super) struct Level<'a> {
     /// All of them together.
     whole: OnceCell<Arc<Policies>>,
 }
-
-/// The keys that state policies.
-const KEYS: [&str; 7] = [
-    "network",
-    "rate_limits",
-    "body",
-    "cors",
-    "auth",
-    "cookies",
-    "headers",
-];
 
 /// What the key `auth` says.
 type Access = (Arc<Authn>, Arc<Rbac>);
@@ -116,7 +105,7 @@ impl<'a> Level<'a> {
         }
         let mut level = self;
         while let Some(farther) = level.farther
-            && !KEYS.iter().any(|key| level.own.has(key))
+            && !DEFAULTS.keys.iter().any(|key| level.own.has(key.name))
         {
             level = farther;
         }
