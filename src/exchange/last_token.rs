@@ -68,7 +68,6 @@ mod tests {
             acr: None,
             auth_time: None,
             amr: Vec::new(),
-            claims: serde_json::Map::new(),
             headers: IdentityHeaders::default(),
         };
         Proof {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use serde_json::{Map, Value};
 
 /// What an alien value could break in a header: line ends, non-ASCII, and the escape character itself.
 const VALUE: &AsciiSet = &CONTROLS.add(b'%');
@@ -34,8 +33,6 @@ pub struct Principal {
     pub auth_time: Option<u64>,
     /// Authentication methods (`amr`, RFC 8176).
     pub amr: Vec<Box<str>>,
-    /// All claims, for conditions. Personal data: never logged.
-    pub claims: Map<String, Value>,
     /// What the backend is told.
     pub headers: IdentityHeaders,
 }

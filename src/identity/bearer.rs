@@ -305,7 +305,6 @@ fn judge(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<Principal, To
         acr: claims::string(claims, "acr")?.map(Box::from),
         auth_time: claims::seconds(claims, "auth_time")?,
         amr: claims::words(claims.get("amr"), "amr")?,
-        claims: claims.clone(),
     })
 }
 

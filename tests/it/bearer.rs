@@ -508,6 +508,33 @@ fn a25_a_cached_token_ends_with_its_time() {
 }
 
 #[test]
+fn a_token_is_remembered_in_little_whatever_it_says() {
+    const TOKENS: u64 = 400;
+    const KIB_A_TOKEN: u64 = 2;
+    let scene = Scene::new();
+    let mut client = scene.gate.https();
+    let mut ask = |subject: &str| {
+        // A claim that no policy asks for.
+        let mint = Mint::new()
+            .alg(Alg::EdDsa)
+            .claim("sub", subject)
+            .claim("photo", "x".repeat(5 * 1024));
+        let token = scene.issuer.bearer_of(&mint);
+        let get = request("GET", "/api", &[("Authorization", &token)]);
+        client.send(get).response().expect(200);
+    };
+    // What is needed once is needed before the count begins.
+    (0..50).for_each(|number| ask(&format!("early-{number}")));
+    let before = scene.gate.proxy.resident_kib();
+    (0..TOKENS).for_each(|number| ask(&format!("user-{number}")));
+    let cost = scene.gate.proxy.resident_kib().saturating_sub(before);
+    assert!(
+        cost < KIB_A_TOKEN * TOKENS,
+        "{cost} KiB for {TOKENS} tokens"
+    );
+}
+
+#[test]
 fn a25_the_cache_knows_the_whole_token() {
     let scene = Scene::new();
     let token = scene.issuer.mint(&Mint::new());
