@@ -381,3 +381,25 @@ async fn the_watch_leaves_a_request_in_flight_alone_and_finds_a_client_that_does
     assert_eq!(overdue, Some(Overdue::Write));
     assert!(started.elapsed() >= Duration::from_millis(150));
 }
+
+#[tokio::test]
+async fn a_connection_rests_only_when_all_it_wrote_has_gone_out() {
+    let (client, server) = duplex(4096);
+    let activity = Activity::new();
+    let mut guarded = GuardedIo::new(server, Some(screen()), Arc::clone(&activity));
+    let mut limits = deadlines(60_000, 60_000, 60_000);
+    limits.rest = Some(Duration::from_millis(1));
+    let later = std::time::Instant::now() + Duration::from_secs(1);
+    let mut room = [0; 16];
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+
+    let read = Pin::new(&mut guarded).poll_read(&mut cx, &mut ReadBuf::new(&mut room));
+    assert!(read.is_pending());
+    assert_eq!(activity.overdue(later, &limits), Some(Overdue::Rest));
+    let written = Pin::new(&mut guarded).poll_write(&mut cx, b"answer");
+    assert!(matches!(written, Poll::Ready(Ok(6))));
+    assert_eq!(activity.overdue(later, &limits), None, "not flushed yet");
+    assert!(Pin::new(&mut guarded).poll_flush(&mut cx).is_ready());
+    assert_eq!(activity.overdue(later, &limits), Some(Overdue::Rest));
+    drop(client);
+}
