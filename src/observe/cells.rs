@@ -83,30 +83,55 @@ thread_local! {
     };
 }
 
-/// A histogram of durations over [`BOUNDS`].
+/// A histogram of durations over [`BOUNDS`], and as many further counters beside it: what is counted together is found
+/// together, which counts where each of many routes is asked for now and then.
 #[derive(Debug)]
 pub(super) struct Durations {
-    /// One counter a bucket, the unbounded one, and the sum in nanoseconds.
+    /// One counter a bucket, the unbounded one, the sum in nanoseconds, the further ones.
     cells: Counters,
 }
 
+const SUM: usize = BOUNDS.len() + 1;
+
 impl Durations {
     pub(super) const fn new() -> Self {
+        Self::beside(0)
+    }
+
+    /// A histogram beside that many further counters.
+    pub(super) const fn beside(further: usize) -> Self {
         Self {
-            cells: Counters::new(BOUNDS.len() + 2),
+            cells: Counters::new(SUM + 1 + further),
         }
     }
 
     pub(super) fn observe(&self, duration: Duration) {
+        self.count(duration, None);
+    }
+
+    /// The same, and one more in a counter beside it; an index beyond them is nothing.
+    pub(super) fn observe_with(&self, duration: Duration, further: usize) {
+        self.count(duration, Some(further));
+    }
+
+    /// The sum of a counter beside it over all shards.
+    pub(super) fn further(&self, index: usize) -> u64 {
+        self.cells.sum(SUM + 1 + index)
+    }
+
+    fn count(&self, duration: Duration, further: Option<usize>) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_NS
             .iter()
             .position(|bound| ns <= *bound)
             .unwrap_or(BOUNDS.len());
         let cells = self.cells.own_shard();
-        if let (Some(bucket), Some(sum)) = (cells.get(bucket), cells.last()) {
+        if let (Some(bucket), Some(sum)) = (cells.get(bucket), cells.get(SUM)) {
             bucket.fetch_add(1, Ordering::Relaxed);
             sum.fetch_add(ns, Ordering::Relaxed);
+        }
+        if let Some(counter) = further.and_then(|index| cells.get(SUM + 1 + index)) {
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -118,7 +143,7 @@ impl Durations {
             .map(|(index, bound)| (bound, self.cells.sum(index)))
             .collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = Duration::from_nanos(self.cells.sum(BOUNDS.len() + 1)).as_secs_f64();
+        let sum = Duration::from_nanos(self.cells.sum(SUM)).as_secs_f64();
         (sum, count, buckets)
     }
 
@@ -169,6 +194,19 @@ mod tests {
         assert_eq!(
             filled,
             [(0.001, 1), (0.0025, 2), (10.0, 1), (f64::INFINITY, 1)]
+        );
+    }
+
+    #[test]
+    fn counters_beside_a_histogram_are_no_part_of_it() {
+        let durations = Durations::beside(2);
+        durations.observe_with(Duration::from_millis(3), 1);
+        durations.observe_with(Duration::from_millis(3), 2);
+        durations.observe(Duration::from_millis(3));
+        let (_, count, _) = durations.read();
+        assert_eq!(
+            [count, durations.further(0), durations.further(1)],
+            [3, 0, 1]
         );
     }
 

@@ -5,7 +5,7 @@
 use http::Method;
 
 /// Methods as a label: the usual ones, and one word for whatever else a client may invent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MethodClass {
     Get,
     Head,

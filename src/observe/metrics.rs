@@ -169,16 +169,22 @@ impl Metrics {
 /// The counts of one route.
 #[derive(Debug)]
 pub struct RouteMetrics {
-    /// A row for each method class, made when that method is first seen.
-    requests: [OnceLock<Box<Counters>>; MethodClass::ALL.len()],
+    /// The method class that came first, mostly the only one: its row stands beside the durations.
+    first: OnceLock<MethodClass>,
     pub(super) durations: Durations,
+    /// A row for each other method class, made when that method is first seen.
+    others: [OnceLock<Box<Counters>>; MethodClass::ALL.len()],
 }
+
+/// Counters of one method class.
+const ROW: usize = STATUS_CLASSES * Decision::ALL.len();
 
 impl Default for RouteMetrics {
     fn default() -> Self {
         Self {
-            requests: [const { OnceLock::new() }; MethodClass::ALL.len()],
-            durations: Durations::new(),
+            first: OnceLock::new(),
+            durations: Durations::beside(ROW),
+            others: [const { OnceLock::new() }; MethodClass::ALL.len()],
         }
     }
 }
@@ -193,10 +199,13 @@ impl RouteMetrics {
         duration: Duration,
     ) {
         let method = MethodClass::of(method);
-        let row = || Box::new(Counters::new(STATUS_CLASSES * Decision::ALL.len()));
-        if let Some(cell) = self.requests.get(method as usize) {
-            cell.get_or_init(row)
-                .add(request_index(status_class(status), decision), 1);
+        let index = request_index(status_class(status), decision);
+        if *self.first.get_or_init(|| method) == method {
+            return self.durations.observe_with(duration, index);
+        }
+        if let Some(cell) = self.others.get(method as usize) {
+            let row = || Box::new(Counters::new(ROW));
+            cell.get_or_init(row).add(index, 1);
         }
         self.durations.observe(duration);
     }
@@ -204,11 +213,16 @@ impl RouteMetrics {
     /// Every combination that was seen: method, status class, decision, count.
     pub(super) fn read(&self) -> Vec<(&'static str, &'static str, &'static str, u64)> {
         let mut seen = Vec::new();
-        for (method, cell) in MethodClass::ALL.into_iter().zip(&self.requests) {
-            let Some(row) = cell.get() else { continue };
+        for (method, cell) in MethodClass::ALL.into_iter().zip(&self.others) {
+            let is_first = self.first.get() == Some(&method);
             for (class, class_text) in STATUS_TEXTS.into_iter().enumerate() {
                 for decision in Decision::ALL {
-                    let count = row.sum(request_index(class, decision));
+                    let index = request_index(class, decision);
+                    let count = if is_first {
+                        self.durations.further(index)
+                    } else {
+                        cell.get().map_or(0, |row| row.sum(index))
+                    };
                     if count > 0 {
                         seen.push((method.as_str(), class_text, decision.as_str(), count));
                     }
