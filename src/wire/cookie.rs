@@ -79,10 +79,9 @@ pub fn harden(value: &HeaderValue, rules: &CookieRules, scheme: Scheme) -> Harde
     let Some(name) = name_of(pair) else {
         return Hardened::Malformed;
     };
-    if bytes
-        .iter()
-        .any(|&byte| byte != b'\t' && byte.is_ascii_control())
-    {
+    // Without an early end, many bytes are looked at together.
+    let control = |&byte: &u8| byte != b'\t' && byte.is_ascii_control();
+    if bytes.iter().fold(false, |any, byte| any | control(byte)) {
         return Hardened::Malformed;
     }
     let seen = attributes(parts);
