@@ -12,8 +12,10 @@ use crate::{
     snapshot::{Snapshot, survivors::Survivors},
 };
 
-/// A snapshot behind a count that only one worker touches.
+/// A snapshot behind a count that only one worker touches. The holds of all workers are made one after the other, so
+/// without room of their own their counts would share a line of the processor's cache.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Held(Arc<Snapshot>);
 
 impl std::ops::Deref for Held {
@@ -24,8 +26,9 @@ impl std::ops::Deref for Held {
     }
 }
 
-/// One worker.
+/// One worker, in lines of the cache that no other worker writes.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Worker {
     /// Its number, from 0.
     pub index: usize,
