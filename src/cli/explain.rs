@@ -99,14 +99,15 @@ async fn explain<'a>(snapshot: &'a Snapshot, asked: &'a Asked) -> Report<'a> {
     let ids = (ids.next_id(), ids.next_u64());
     let (mut exchange, normal) = normalise::shape(head, &connection, &snapshot.server, ids);
     exchange.journal = Some(Vec::new());
-    let mut route = None;
+    let mut met = None;
     let verdict = match normal {
         Ok(()) => {
             report.normal_form(&exchange);
-            admit::judge(snapshot, &mut exchange, &mut route).await
+            admit::judge(snapshot, &mut exchange, &mut met).await
         }
         Err(refusal) => Err(refusal.into()),
     };
+    let route = met.and_then(|id| snapshot.route(id));
     let answer = match verdict {
         Ok(admitted) => {
             report.verdict = Verdict::Forwarded;
@@ -114,10 +115,10 @@ async fn explain<'a>(snapshot: &'a Snapshot, asked: &'a Asked) -> Report<'a> {
             report.sent = Some(Sent::new(admitted.route(), sent));
             plain_answer()
         }
-        Err(halt) => halted(&mut report, halt, (&exchange, route.as_ref()), asked),
+        Err(halt) => halted(&mut report, halt, (&exchange, route), asked),
     };
-    report.answer = Some(finish(snapshot, route.as_ref(), &mut exchange, answer));
-    report.route = route;
+    report.answer = Some(finish(snapshot, route, &mut exchange, answer));
+    report.route = route.cloned();
     report.journal = exchange.journal.take().unwrap_or_default();
     report
 }

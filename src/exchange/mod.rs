@@ -7,14 +7,11 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use http::{HeaderMap, Method, Version, header::HeaderValue};
 
-use crate::{
-    observe::metrics::RouteMetrics,
-    wire::{
-        forwarded::Client,
-        halt::{Reason, Stage},
-        host::Authority,
-        path::Target,
-    },
+use crate::wire::{
+    forwarded::Client,
+    halt::{Reason, Stage},
+    host::Authority,
+    path::Target,
 };
 
 pub mod connection;
@@ -45,20 +42,6 @@ pub struct Head {
     pub scheme: Scheme,
 }
 
-/// The names of the route that a request met, with its counters.
-#[derive(Debug)]
-pub struct RouteFacts {
-    /// Name of the blueprint, shared by its routes.
-    pub blueprint: Arc<str>,
-    /// Name of the route, or its pattern. Boxed twice: what a request reads of these facts is one line of the
-    /// processor's cache, and the name is seldom among it.
-    pub route: Box<Box<str>>,
-    /// Path pattern with the prefix of the blueprint, `http.route` of the access line.
-    pub pattern: Box<str>,
-    /// Counters that outlive a reload.
-    pub metrics: Arc<RouteMetrics>,
-}
-
 /// What the cross-origin stage found.
 #[derive(Clone, Debug, Default)]
 pub enum CorsFact {
@@ -72,10 +55,10 @@ pub enum CorsFact {
 }
 
 /// The limit that is nearest to refusing, for the `RateLimit` field.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tightest {
-    /// Name of the limit.
-    pub name: Arc<str>,
+    /// Its place among the limits that the request is judged by.
+    pub place: usize,
     /// Requests left.
     pub remaining: u32,
     /// Seconds until it is full again.
@@ -104,8 +87,8 @@ pub struct Exchange {
     pub accept: Option<HeaderValue>,
     /// True when the client sent an `Authorization` field.
     pub had_authorization: bool,
-    /// The route, once found.
-    pub route: Option<Arc<RouteFacts>>,
+    /// The bucket of the route, once found, for limits that all requests of a route share.
+    pub route_bucket: Option<u64>,
     /// Who asks, once verified.
     pub principal: Option<Arc<Principal>>,
     /// What the cross-origin stage found.
@@ -148,7 +131,7 @@ impl Exchange {
             user_agent,
             accept,
             had_authorization,
-            route: None,
+            route_bucket: None,
             principal: None,
             cors: CorsFact::NoOrigin,
             tightest: None,

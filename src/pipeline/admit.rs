@@ -1,32 +1,27 @@
 //! From a normal request to an [`Admitted`] one: the redirect to https, the route, the policies.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, Method, StatusCode, header, header::HeaderValue};
 
 use super::record::Recording;
 use crate::{
     exchange::{Exchange, Scheme},
     policy::{self, cors},
-    snapshot::{Route, Snapshot, router::Found, server::Clear},
+    snapshot::{Route, Snapshot, router::Found, server::Clear, trie::RouteId},
     wire::halt::{Halt, Reason, Refusal, Reply, Stage},
 };
 
 /// A request that every policy let in. Only this module can make one, and forwarding takes nothing else, so
 /// skipping a guard does not compile.
+///
+/// It borrows the route from the snapshot: a count on a route would be written by every worker with every request.
 #[derive(Debug)]
-pub struct Admitted {
-    route: Arc<Route>,
+pub struct Admitted<'a> {
+    route: &'a Route,
 }
 
-impl Admitted {
+impl<'a> Admitted<'a> {
     /// The route that let it in.
-    pub fn route(&self) -> &Arc<Route> {
-        &self.route
-    }
-
-    /// The route, for the one who forwards.
-    pub fn into_route(self) -> Arc<Route> {
+    pub fn route(&self) -> &'a Route {
         self.route
     }
 }
@@ -35,41 +30,44 @@ impl Admitted {
 ///
 /// # Errors
 /// The halt of the first stage that does not let it pass.
-pub async fn admit(snapshot: &Snapshot, recording: &mut Recording) -> Result<Admitted, Halt> {
+pub async fn admit<'a>(
+    snapshot: &'a Snapshot,
+    recording: &mut Recording,
+) -> Result<Admitted<'a>, Halt> {
     let record = &mut **recording;
-    judge(snapshot, &mut record.exchange, &mut record.route).await
+    judge(snapshot, &mut record.exchange, &mut record.met).await
 }
 
 /// The same without a record, for `explain`; `met` is the route, once found, whatever its policies say.
 ///
 /// # Errors
 /// The halt of the first stage that does not let it pass.
-pub async fn judge(
-    snapshot: &Snapshot,
+pub async fn judge<'a>(
+    snapshot: &'a Snapshot,
     exchange: &mut Exchange,
-    met: &mut Option<Arc<Route>>,
-) -> Result<Admitted, Halt> {
+    met: &mut Option<RouteId>,
+) -> Result<Admitted<'a>, Halt> {
     if let Some(reply) = redirect(snapshot, exchange) {
         policy::admit_unrouted(&snapshot.unrouted, exchange)?;
         exchange.note(Stage::Route, || "in clear: sent to https".to_owned());
         return Err(reply);
     }
-    let route = match find(snapshot, exchange) {
-        Ok(route) => Arc::clone(route),
+    let (id, route) = match find(snapshot, exchange) {
+        Ok(found) => found,
         Err(halt) => {
             // Scans must cost something: unknown paths are judged by the defaults before they are called unknown.
             policy::admit_unrouted(&snapshot.unrouted, exchange)?;
             return Err(halt);
         }
     };
-    exchange.route = Some(Arc::clone(&route.facts));
     exchange.note(Stage::Route, || {
         format!(
             "route `{}` of blueprint `{}` ({})",
             route.facts.route, route.facts.blueprint, route.told.place
         )
     });
-    *met = Some(Arc::clone(&route));
+    exchange.route_bucket = Some(route.facts.bucket);
+    *met = Some(id);
     policy::admit(&route.policies, exchange).await?;
     Ok(Admitted { route })
 }
@@ -103,21 +101,24 @@ fn redirect(snapshot: &Snapshot, exchange: &Exchange) -> Option<Halt> {
     })))
 }
 
+/// A route and its number.
+type Numbered<'a> = (RouteId, &'a Route);
+
 /// The route of a request. A preflight is routed by the method that it asks for.
-fn find<'a>(snapshot: &'a Snapshot, exchange: &mut Exchange) -> Result<&'a Arc<Route>, Halt> {
+fn find<'a>(snapshot: &'a Snapshot, exchange: &mut Exchange) -> Result<Numbered<'a>, Halt> {
     if cors::is_preflight(exchange)
         && let Some(asked) = exchange
             .headers()
             .get(header::ACCESS_CONTROL_REQUEST_METHOD)
             .and_then(|value| Method::from_bytes(value.as_bytes()).ok())
-        && let Ok(route) = look_up_folded(snapshot, exchange, &asked)
-        && route.policies.cors.answers_preflights()
+        && let Ok(found) = look_up_folded(snapshot, exchange, &asked)
+        && found.1.policies.cors.answers_preflights()
     {
-        return fitting(route, exchange);
+        return fitting(found, exchange);
     }
     let method = exchange.method().clone();
-    let route = look_up_folded(snapshot, exchange, &method)?;
-    fitting(route, exchange)
+    let found = look_up_folded(snapshot, exchange, &method)?;
+    fitting(found, exchange)
 }
 
 /// The route by the path as its backend reads it.
@@ -125,28 +126,31 @@ fn look_up_folded<'a>(
     snapshot: &'a Snapshot,
     exchange: &mut Exchange,
     method: &Method,
-) -> Result<&'a Arc<Route>, Halt> {
-    let route = look_up(snapshot, exchange, method)?;
-    if snapshot.folds_case && route.cluster.profile.case_insensitive() {
+) -> Result<Numbered<'a>, Halt> {
+    let found = look_up(snapshot, exchange, method)?;
+    if snapshot.folds_case && found.1.cluster.profile.case_insensitive() {
         // This backend reads `/ADMIN` as `/admin`, so it is judged as that.
         exchange.fold_case();
         return look_up(snapshot, exchange, method);
     }
-    Ok(route)
+    Ok(found)
 }
 
 fn look_up<'a>(
     snapshot: &'a Snapshot,
     exchange: &Exchange,
     method: &Method,
-) -> Result<&'a Arc<Route>, Halt> {
+) -> Result<Numbered<'a>, Halt> {
     let unknown = || Halt::refuse(Stage::Route, Reason::RouteUnknown);
     match snapshot.router.find(
         exchange.authority().host(),
         exchange.target().judged(),
         method,
     ) {
-        Found::Route(id) => snapshot.route(id).ok_or_else(unknown),
+        Found::Route(id) => {
+            let route = snapshot.route(id).ok_or_else(unknown)?;
+            Ok((id, route))
+        }
         Found::OtherMethods(methods) => {
             let list: Vec<&str> = methods.iter().map(Method::as_str).collect();
             let refusal = Refusal::new(Stage::Route, Reason::MethodNotAllowed);
@@ -161,11 +165,12 @@ fn look_up<'a>(
 }
 
 /// Refuses a path that this route's backend would read in another way than it was judged.
-fn fitting<'a>(route: &'a Arc<Route>, exchange: &Exchange) -> Result<&'a Arc<Route>, Halt> {
-    route
+fn fitting<'a>(found: Numbered<'a>, exchange: &Exchange) -> Result<Numbered<'a>, Halt> {
+    found
+        .1
         .cluster
         .profile
         .accepts(exchange.target().oddities())
         .map_err(|error| Refusal::new(Stage::Normalise, Reason::BadTarget).detail(error.code()))?;
-    Ok(route)
+    Ok(found)
 }

@@ -43,19 +43,19 @@ const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
 /// Sends an admitted request and turns the backend's answer into the client's.
 pub async fn forward(
-    admitted: Admitted,
+    admitted: Admitted<'_>,
     mut arrival: Arrival,
     mut recording: Recording,
 ) -> Response<AnswerBody> {
-    let route = admitted.into_route();
+    let route = admitted.route();
     let Some(incoming) = arrival.body.take() else {
         let snapshot = Arc::clone(recording.snapshot());
         return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
     };
     let limits = &recording.snapshot().server.limits;
-    let (body, progress) = ClientBody::new(incoming, bounds(&route, limits.body));
+    let (body, progress) = ClientBody::new(incoming, bounds(route, limits.body));
     recording.progress.clone_from(&progress);
-    let request = outgoing(&route, arrival.upgrade, &mut recording.exchange, body);
+    let request = outgoing(route, arrival.upgrade, &mut recording.exchange, body);
     let sending = std::time::Instant::now();
     let outbound = Outbound {
         sending,
@@ -63,7 +63,7 @@ pub async fn forward(
         worker: recording.worker().index,
         pick: Pick {
             seed: recording.worker().random(),
-            client: client_key(&route, &recording),
+            client: client_key(route, &recording),
         },
         progress,
     };
@@ -80,7 +80,7 @@ pub async fn forward(
         .metrics
         .record(outcome, recording.upstream_duration);
     match sent {
-        Ok(sent) => answer(&route, sent, arrival, recording),
+        Ok(sent) => answer(route, sent, arrival, recording),
         Err(error) => {
             let unread = recording
                 .progress
@@ -265,9 +265,7 @@ fn log_failure(error: &UpstreamError, recording: &Recording) {
         return;
     }
     let endpoint = recording
-        .trail
-        .endpoint
-        .as_ref()
+        .endpoint()
         .map_or("none", |endpoint| &endpoint.name);
     let request_id = recording.exchange.request_id.to_str().unwrap_or_default();
     tracing::warn!(endpoint, request_id, %error, "backend failed");

@@ -18,9 +18,9 @@ use crate::{
         access::{AccessRecord, Decision, UpstreamRecord},
         metrics::{Mode, UNMATCHED},
     },
-    snapshot::Route,
+    snapshot::{Route, trie::RouteId},
     state::clock,
-    upstream::trail::Trail,
+    upstream::{endpoint::Endpoint, trail::Trail},
     wire::{
         body::BodyProgress,
         halt::{Reason, Stage},
@@ -59,8 +59,8 @@ impl DerefMut for Recording {
 pub struct Record {
     /// The facts of the request.
     pub exchange: Box<Exchange>,
-    /// The route, once found.
-    pub route: Option<Arc<Route>>,
+    /// The route, once found, by its number in the snapshot.
+    pub met: Option<RouteId>,
     /// What was tried upstream.
     pub trail: Trail,
     /// Time from sending to the head of the backend's answer.
@@ -93,7 +93,7 @@ impl Recording {
         Self(Box::new(Record {
             exchange,
             snapshot,
-            route: None,
+            met: None,
             trail: Trail::default(),
             upstream_duration: Duration::ZERO,
             progress: None,
@@ -116,6 +116,20 @@ impl Record {
     /// The snapshot that the request is judged by, from its first stage to its last.
     pub fn snapshot(&self) -> &Arc<Held> {
         &self.snapshot
+    }
+
+    /// The route, once found.
+    pub fn route(&self) -> Option<&Route> {
+        self.met
+            .and_then(|id| self.snapshot.route(id))
+            .map(|route| &**route)
+    }
+
+    /// The endpoint of the last try.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        let place = self.trail.endpoint?;
+        let endpoint = self.route()?.cluster.endpoints.get(place)?;
+        Some(endpoint)
     }
 
     /// States what became of the request; the line says `aborted` where nobody does.
@@ -182,8 +196,9 @@ impl Record {
         let metrics = &self.worker.survivors.metrics;
         let status = self.status.map(|status| status.as_u16());
         let method = self.exchange.method();
-        match &self.exchange.route {
+        match self.route() {
             Some(route) => route
+                .facts
                 .metrics
                 .record(method, status, self.decision, duration),
             None => {
@@ -207,6 +222,7 @@ impl Record {
 
     fn line<'a>(&'a self, duration: Duration, redact_query: &'a [String]) -> AccessRecord<'a> {
         let exchange = &*self.exchange;
+        let facts = self.route().map(|route| &*route.facts);
         let (path, query) = match &exchange.refused_target {
             Some(target) => split_target(target),
             None => (
@@ -226,7 +242,7 @@ impl Record {
             path,
             query,
             redact_query,
-            route: exchange.route.as_ref().map(|route| &*route.pattern),
+            route: facts.map(|facts| &*facts.pattern),
             status: self.status.map(|status| status.as_u16()),
             request_size: self
                 .progress
@@ -246,12 +262,12 @@ impl Record {
             span_id: Some(exchange.trace.span_id()),
             request_id: text(&exchange.request_id),
             duration,
-            upstream: self.trail.endpoint.as_ref().map(|endpoint| UpstreamRecord {
+            upstream: self.endpoint().map(|endpoint| UpstreamRecord {
                 address: &endpoint.name,
                 duration: self.upstream_duration,
                 attempts: self.trail.attempts,
             }),
-            blueprint: exchange.route.as_ref().map(|route| &*route.blueprint),
+            blueprint: facts.map(|facts| &*facts.blueprint),
             decision: self.decision,
             stage: self.cause.map(|cause| cause.stage),
             reason: self.cause.and_then(|cause| cause.reason),

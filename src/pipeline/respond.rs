@@ -125,10 +125,8 @@ fn finish(
     mut recording: Recording,
 ) -> Response<AnswerBody> {
     let (mut head, words) = response.into_parts();
-    let route = recording.route.clone();
-    let policies = route
-        .as_ref()
-        .map_or(&snapshot.unrouted, |route| &route.policies);
+    let route = recording.met.and_then(|id| snapshot.route(id));
+    let policies = route.map_or(&snapshot.unrouted, |route| &route.policies);
     policy::finish(policies, &mut recording.exchange, &mut head);
     if unread == Unread::Rest {
         head.headers

@@ -375,10 +375,9 @@ pub fn admit_principal(policy: &RateLimits, exchange: &mut Exchange) -> Result<(
 }
 
 fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(), Halt> {
-    let mut limits = policy
-        .limits
-        .iter()
-        .filter(|limit| limit.stage() == stage)
+    let mut limits = (0..)
+        .zip(&policy.limits)
+        .filter(|(_, limit)| limit.stage() == stage)
         .peekable();
     if limits.peek().is_none() {
         return Ok(());
@@ -389,7 +388,7 @@ fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(
         _ => clock::ns_at(exchange.started),
     };
     let mut refused: Option<(Refusal, Mode)> = None;
-    for limit in limits {
+    for (place, limit) in limits {
         let key = bucket(policy, limit, exchange);
         if !limit.cost.is_empty() {
             // Once the request is on its way its fields are gone, and with them what the bucket is found by.
@@ -397,7 +396,7 @@ fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(
         }
         let decision = limit.limiter.check(key, 1, now);
         let reset = ceil_seconds(decision.reset);
-        tighten(exchange, &limit.name, decision.remaining, reset);
+        tighten(exchange, place, decision.remaining, reset);
         exchange.note(stage, || {
             format!(
                 "limit `{}` ({}): {} left",
@@ -481,24 +480,21 @@ fn bucket(policy: &RateLimits, limit: &RateLimit, exchange: &Exchange) -> u64 {
         BucketKey::Cookie(name) => cookie::pairs(exchange.headers())
             .find(|(cookie, _)| cookie == name)
             .map(|(_, value)| hasher.value(KeyKind::Cookie, value.as_bytes())),
-        BucketKey::Route => exchange
-            .route
-            .as_ref()
-            .map(|route| hasher.value(KeyKind::Route, route.route.as_bytes())),
+        BucketKey::Route => exchange.route_bucket,
         BucketKey::Global => Some(hasher.value(KeyKind::Global, b"")),
     });
     found.unwrap_or_else(|| hasher.client(exchange.client))
 }
 
 /// Keeps the limit with the fewest requests left.
-fn tighten(exchange: &mut Exchange, name: &Arc<str>, remaining: u32, reset: u64) {
+fn tighten(exchange: &mut Exchange, place: usize, remaining: u32, reset: u64) {
     if exchange
         .tightest
         .as_ref()
         .is_none_or(|held| remaining < held.remaining)
     {
         exchange.tightest = Some(Tightest {
-            name: Arc::clone(name),
+            place,
             remaining,
             reset,
         });
@@ -534,8 +530,7 @@ pub fn finish(policy: &RateLimits, exchange: &mut Exchange, answer: &mut Parts) 
 
 fn state_field(policy: &RateLimits, exchange: &Exchange) -> Option<HeaderValue> {
     let tightest = exchange.tightest.as_ref()?;
-    let mut limits = policy.limits.iter();
-    let limit = limits.find(|limit| limit.name == tightest.name)?;
+    let limit = policy.limits.get(tightest.place)?;
     let mut state = BytesMut::with_capacity(48);
     sfv::push_member(&mut state, &limit.quoted);
     sfv::push_parameter(&mut state, "r", u64::from(tightest.remaining));

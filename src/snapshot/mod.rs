@@ -19,7 +19,7 @@ pub mod upstreams;
 
 use std::sync::Arc;
 
-use crate::{exchange::RouteFacts, policy::Policies, upstream::cluster::Cluster};
+use crate::{observe::metrics::RouteMetrics, policy::Policies, upstream::cluster::Cluster};
 
 /// Everything that requests are judged by. Never changed: a reload puts another one in its place.
 #[derive(Debug)]
@@ -51,13 +51,29 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Route {
     /// Names and counters.
-    pub facts: Arc<RouteFacts>,
+    pub facts: Box<RouteFacts>,
     /// Its policies.
     pub policies: Arc<Policies>,
     /// Its upstream.
     pub cluster: Arc<Cluster>,
     /// What people are told of it. Apart, so that what a request reads of a route is one line of the processor's cache.
     pub told: Box<Told>,
+}
+
+/// The names of a route, with its counters.
+#[derive(Debug)]
+pub struct RouteFacts {
+    /// Name of the blueprint, shared by its routes.
+    pub blueprint: Arc<str>,
+    /// Name of the route, or its pattern. Boxed twice: what a request reads of these facts is one line of the
+    /// processor's cache, and the name is seldom among it.
+    pub route: Box<Box<str>>,
+    /// Path pattern with the prefix of the blueprint, `http.route` of the access line.
+    pub pattern: Box<str>,
+    /// What limits by route count it under: it stays while the name does.
+    pub bucket: u64,
+    /// Counters that outlive a reload.
+    pub metrics: Arc<RouteMetrics>,
 }
 
 /// What people are told of a route.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{
-    Route, Told,
+    Route, RouteFacts, Told,
     policies::Level,
     router::{CLOSED, Entry, Rejected, Router},
     survivors::Survivors,
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     config::{At, OneOrMany, Reader},
-    exchange::RouteFacts,
     policy::{Policies, authn::IssuerBook, rate_limit::LimiterBook},
+    state::limiter::KeyKind,
     upstream::cluster::Cluster,
     wire::host::HostPattern,
 };
@@ -285,12 +285,16 @@ impl Compiler<'_> {
         let place = reader
             .place()
             .map(|at| reader.sources().line_of(at).to_string());
+        let Survivors {
+            hasher, metrics, ..
+        } = self.parts.survivors;
         self.routes.push(Arc::new(Route {
-            facts: Arc::new(RouteFacts {
+            facts: Box::new(RouteFacts {
                 blueprint: Arc::clone(&group.name),
                 route: Box::new(name.into()),
                 pattern: pattern.into(),
-                metrics: self.parts.survivors.metrics.route(&group.name, name),
+                bucket: hasher.value(KeyKind::Route, name.as_bytes()),
+                metrics: metrics.route(&group.name, name),
             }),
             policies,
             cluster,

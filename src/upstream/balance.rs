@@ -19,28 +19,32 @@ pub enum Balance {
 }
 
 impl Balance {
-    /// Chooses for a request. `seed` is random; `client` is the hashed client key.
+    /// Chooses for a request; gives the index. `seed` is random; `client` is the hashed client key.
     /// Endpoints that are unhealthy or whose breaker is open are passed over while another is left.
-    pub fn choose<'a>(
+    pub fn choose(
         &self,
-        endpoints: &'a [Arc<Endpoint>],
+        endpoints: &[Arc<Endpoint>],
         pick: Pick,
         usable: impl Fn(&Endpoint) -> bool,
-    ) -> Option<&'a Arc<Endpoint>> {
+    ) -> Option<usize> {
         let count = endpoints.len();
         if count <= 1 {
-            return endpoints.first();
+            return count.checked_sub(1);
         }
         let start = match self {
-            Self::PowerOfTwo => return power_of_two(endpoints, pick, usable),
+            Self::PowerOfTwo => return Some(power_of_two(endpoints, pick, usable)),
             Self::RoundRobin(next) => next.fetch_add(1, Ordering::Relaxed) % count,
             Self::HashClient => bounded(pick.client, count),
         };
-        let order = (0..count).map(|step| &endpoints[(start + step) % count]);
+        let mut order = (0..count).map(|step| (start + step) % count);
         order
-            .clone()
-            .find(|e| usable(e))
-            .or_else(|| order.clone().next())
+            .find(|at| endpoints.get(*at).is_some_and(|e| usable(e)))
+            .or(Some(start))
+    }
+
+    /// Whether a choice among these looks at how much each has to do; where it does not, nobody need count.
+    pub fn compares(&self, endpoints: &[Arc<Endpoint>]) -> bool {
+        matches!(self, Self::PowerOfTwo) && endpoints.len() > 1
     }
 }
 
@@ -57,18 +61,19 @@ fn power_of_two(
     endpoints: &[Arc<Endpoint>],
     pick: Pick,
     usable: impl Fn(&Endpoint) -> bool,
-) -> Option<&Arc<Endpoint>> {
-    let usable: Vec<&Arc<Endpoint>> = endpoints.iter().filter(|e| usable(e)).collect();
+) -> usize {
+    let all = endpoints.iter().enumerate();
+    let usable: Vec<(usize, &Arc<Endpoint>)> = all.filter(|(_, e)| usable(e)).collect();
     if usable.is_empty() {
-        return endpoints.get(bounded(pick.seed, endpoints.len()));
+        return bounded(pick.seed, endpoints.len());
     }
-    let first = usable[bounded(pick.seed >> 32, usable.len())];
-    let second = usable[bounded(pick.seed & 0xffff_ffff, usable.len())];
-    Some(if second.load() < first.load() {
+    let (first, one) = usable[bounded(pick.seed >> 32, usable.len())];
+    let (second, other) = usable[bounded(pick.seed & 0xffff_ffff, usable.len())];
+    if other.load() < one.load() {
         second
     } else {
         first
-    })
+    }
 }
 
 /// `value` folded into `0..count`.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{endpoint::InFlight, link::Link};
+use super::{endpoint::InFlight, link::Link, pool::Pool};
 use crate::wire::body::BodyProgress;
 
 /// A connection that is lent to one exchange.
@@ -22,10 +22,10 @@ use crate::wire::body::BodyProgress;
 pub struct Lease {
     /// The connection itself.
     pub link: Link,
-    /// Counts the exchange on its endpoint.
-    pub in_flight: InFlight,
-    /// The worker whose pool it came from.
-    pub worker: usize,
+    /// Counts the exchange on its endpoint, where that matters to the next choice.
+    pub in_flight: Option<InFlight>,
+    /// The pool that it goes back to.
+    pub pool: Arc<Pool>,
     /// The request body, when there was one.
     pub progress: Option<Arc<BodyProgress>>,
     /// What becomes of the connection.
@@ -51,8 +51,7 @@ impl Lease {
         if self.progress.as_ref().is_some_and(|p| !p.is_complete()) {
             return;
         }
-        let pool = self.in_flight.endpoint().pool(self.worker);
-        pool.put(self.link, Instant::now());
+        self.pool.put(self.link, Instant::now());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -66,9 +66,15 @@ pub struct Endpoint {
     /// Its breaker.
     pub breaker: Breaker,
     healthy: AtomicBool,
-    in_flight: AtomicU32,
-    pools: Box<[Pool]>,
+    in_flight: Load,
+    /// One a worker, made by that worker when it first sends: so it stands among what no other worker writes.
+    pools: Box<[OnceLock<Arc<Pool>>]>,
 }
+
+/// Written with each request, so it stands apart from what each request reads.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Load(AtomicU32);
 
 impl Endpoint {
     /// An endpoint with one pool a worker.
@@ -79,26 +85,34 @@ impl Endpoint {
             rules,
             breaker: Breaker::new(rules.breaker),
             healthy: AtomicBool::new(true),
-            in_flight: AtomicU32::new(0),
-            pools: (0..workers.max(1))
-                .map(|_| Pool::new(rules.idle_limit, rules.idle_timeout))
-                .collect(),
+            in_flight: Load::default(),
+            pools: (0..workers.max(1)).map(|_| OnceLock::new()).collect(),
         }
     }
 
     /// The pool of one worker; a worker beyond the list shares the first.
-    pub fn pool(&self, worker: usize) -> &Pool {
-        self.pools.get(worker).unwrap_or(&self.pools[0])
+    pub fn pool(&self, worker: usize) -> &Arc<Pool> {
+        let LinkRules {
+            idle_limit,
+            idle_timeout,
+            ..
+        } = self.rules;
+        self.pools
+            .get(worker)
+            .unwrap_or(&self.pools[0])
+            .get_or_init(|| Arc::new(Pool::new(idle_limit, idle_timeout)))
     }
 
     /// Drops idle connections of one worker that sat too long.
     pub fn sweep(&self, worker: usize, now: Instant) {
-        self.pool(worker).sweep(now);
+        if let Some(pool) = self.pools.get(worker).and_then(OnceLock::get) {
+            pool.sweep(now);
+        }
     }
 
-    /// Requests under way.
+    /// Requests under way, as far as they are counted, see [`Balance::compares`](super::balance::Balance::compares).
     pub fn load(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.0.load(Ordering::Relaxed)
     }
 
     /// What the last health check said; true when there is none.
@@ -119,18 +133,13 @@ pub struct InFlight(Arc<Endpoint>);
 impl InFlight {
     /// Counts a request on this endpoint.
     pub fn on(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        endpoint.in_flight.0.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(endpoint))
-    }
-
-    /// The endpoint that it counts on.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -22,6 +22,7 @@ use super::{
     endpoint::{Endpoint, InFlight},
     error::{Fault, UpstreamError},
     link::Link,
+    pool::Pool,
     trail::Trail,
 };
 use crate::{
@@ -70,11 +71,11 @@ pub async fn send(
     let mut request = request;
     let mut tries = 0;
     loop {
-        let endpoint = choose(outbound, trail.endpoint.as_ref())?;
-        trail.endpoint = Some(Arc::clone(&endpoint));
+        let (place, endpoint) = choose(outbound, trail.endpoint)?;
+        trail.endpoint = Some(place);
         trail.attempts = trail.attempts.saturating_add(1);
-        let outcome = attempt(outbound, &endpoint, request).await;
-        judge(&endpoint, outcome.as_ref().err().map(|(error, _)| error));
+        let outcome = attempt(outbound, endpoint, request).await;
+        judge(endpoint, outcome.as_ref().err().map(|(error, _)| error));
         match outcome {
             Ok(sent) => return Ok(sent),
             Err((error, Some(unsent)))
@@ -91,25 +92,28 @@ pub async fn send(
 }
 
 /// An endpoint that is well, and another one than the last that was tried, where there is one.
-fn choose(
-    outbound: &Outbound<'_>,
-    tried: Option<&Arc<Endpoint>>,
-) -> Result<Arc<Endpoint>, UpstreamError> {
+fn choose<'a>(
+    outbound: &Outbound<'a>,
+    tried: Option<usize>,
+) -> Result<(usize, &'a Arc<Endpoint>), UpstreamError> {
+    let cluster = outbound.cluster;
+    let tried = tried.and_then(|place| cluster.endpoints.get(place));
     let usable = |endpoint: &Endpoint| {
         endpoint.is_healthy()
             && !endpoint.breaker.is_open(clock::now_ms)
             && tried.is_none_or(|tried| !std::ptr::eq(Arc::as_ptr(tried), endpoint))
     };
-    let cluster = outbound.cluster;
-    let endpoint = cluster
+    let place = cluster
         .balance
-        .choose(&cluster.endpoints, outbound.pick, usable)
+        .choose(&cluster.endpoints, outbound.pick, usable);
+    let (place, endpoint) = place
+        .and_then(|place| Some((place, cluster.endpoints.get(place)?)))
         .ok_or(UpstreamError::Unacceptable("no-endpoint"))?;
     endpoint
         .breaker
         .admit(clock::now_ms)
         .map_err(|retry_after| UpstreamError::BreakerOpen { retry_after })?;
-    Ok(Arc::clone(endpoint))
+    Ok((place, endpoint))
 }
 
 fn judge(endpoint: &Endpoint, error: Option<&UpstreamError>) {
@@ -121,6 +125,12 @@ fn judge(endpoint: &Endpoint, error: Option<&UpstreamError>) {
     }
 }
 
+/// What an attempt holds of its endpoint.
+struct Seat {
+    in_flight: Option<InFlight>,
+    pool: Arc<Pool>,
+}
+
 type Unsent = Option<Box<Request<ClientBody>>>;
 
 /// One try on one endpoint: a kept connection first, else a new one.
@@ -129,9 +139,14 @@ async fn attempt(
     endpoint: &Arc<Endpoint>,
     request: Request<ClientBody>,
 ) -> Result<Sent, (UpstreamError, Unsent)> {
-    let in_flight = InFlight::on(endpoint);
+    let cluster = outbound.cluster;
+    let compared = cluster.balance.compares(&cluster.endpoints);
+    let seat = Seat {
+        in_flight: compared.then(|| InFlight::on(endpoint)),
+        pool: Arc::clone(endpoint.pool(outbound.worker)),
+    };
     let mut request = request;
-    while let Some(mut idle) = endpoint.pool(outbound.worker).take(outbound.sending) {
+    while let Some(mut idle) = seat.pool.take(outbound.sending) {
         if idle.link.sender.ready().await.is_err() {
             continue;
         }
@@ -140,7 +155,7 @@ async fn attempt(
             outbound.sending.saturating_duration_since(idle.since),
         );
         match exchange((outbound, outbound.sending), &mut idle.link, request).await {
-            Ok(response) => return accept(outbound, response, idle.link, in_flight),
+            Ok(response) => return accept(outbound, response, idle.link, seat),
             Err((_, Some(unsent))) => request = *unsent,
             Err((error, None)) => match spare {
                 Some(again) if matches!(&error, UpstreamError::Broken(_)) => request = again,
@@ -154,7 +169,7 @@ async fn attempt(
         Err(error) => return Err((error, Some(Box::new(request)))),
     };
     match exchange((outbound, Instant::now()), &mut link, request).await {
-        Ok(response) => accept(outbound, response, link, in_flight),
+        Ok(response) => accept(outbound, response, link, seat),
         Err((error, _)) => Err((error, None)),
     }
 }
@@ -225,7 +240,7 @@ fn accept(
     outbound: &Outbound<'_>,
     response: Response<Incoming>,
     link: Link,
-    in_flight: InFlight,
+    seat: Seat,
 ) -> Result<Sent, (UpstreamError, Unsent)> {
     let headers = response.headers();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
@@ -246,8 +261,8 @@ fn accept(
         response,
         lease: Lease {
             link,
-            in_flight,
-            worker: outbound.worker,
+            in_flight: seat.in_flight,
+            pool: seat.pool,
             progress: outbound.progress.clone(),
             after: After::Keep,
         },

@@ -252,8 +252,9 @@ impl Rig {
             self.runtime
                 .block_on(admit::judge(&self.snapshot, &mut exchange, &mut met))
                 .expect("the request is let in");
+            let route = met.and_then(|id| self.snapshot.route(id));
             assert_eq!(
-                met.expect("a route").facts.pattern,
+                route.expect("a route").facts.pattern,
                 self.route.facts.pattern
             );
         }
@@ -582,7 +583,7 @@ fn record<'a>(rig: &'a Rig, exchange: &'a Exchange) -> AccessRecord<'a> {
         path: exchange.target().path().as_bytes(),
         query: exchange.target().query().map(str::as_bytes),
         redact_query: &rig.snapshot.server.log.redact_query,
-        route: exchange.route.as_ref().map(|route| &*route.pattern),
+        route: Some(&*rig.route.facts.pattern),
         status: Some(200),
         request_size: 0,
         response_size: 1024,
@@ -601,7 +602,7 @@ fn record<'a>(rig: &'a Rig, exchange: &'a Exchange) -> AccessRecord<'a> {
             duration: Duration::from_micros(1_707),
             attempts: 1,
         }),
-        blueprint: exchange.route.as_ref().map(|route| &*route.blueprint),
+        blueprint: Some(&*rig.route.facts.blueprint),
         decision: Decision::Forwarded,
         stage: None,
         reason: None,
