@@ -1,13 +1,24 @@
 //! Counters of an issuer, for the metrics: what came of its tokens and of the fetches of its keys.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::observe::cells::Counters;
 
 /// What came of the tokens and the fetches of an issuer since it was set up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counts {
-    tokens: [AtomicU64; TOKEN_OUTCOMES.len()],
-    fetched: AtomicU64,
-    failed: AtomicU64,
+    /// One counter an outcome of tokens, then the fetches that went well, then those that did not. Every request with a
+    /// token counts here, so each worker has counters of its own.
+    cells: Counters,
+}
+
+const FETCHED: usize = TOKEN_OUTCOMES.len();
+const FAILED: usize = FETCHED + 1;
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            cells: Counters::new(FAILED + 1),
+        }
+    }
 }
 
 /// The outcomes a token may have: the label values of `portcullis_tokens_verified_total`.
@@ -35,30 +46,26 @@ pub const TOKEN_OUTCOMES: [&str; 18] = [
 impl Counts {
     /// Each outcome of tokens with its count.
     pub fn tokens(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        TOKEN_OUTCOMES.into_iter().zip(
-            self.tokens
-                .iter()
-                .map(|count| count.load(Ordering::Relaxed)),
-        )
+        let outcomes = TOKEN_OUTCOMES.into_iter().enumerate();
+        outcomes.map(|(at, name)| (name, self.cells.sum(at)))
     }
 
     /// Each outcome of key-set fetches with its count.
     pub fn fetches(&self) -> [(&'static str, u64); 2] {
         [
-            ("ok", self.fetched.load(Ordering::Relaxed)),
-            ("failed", self.failed.load(Ordering::Relaxed)),
+            ("ok", self.cells.sum(FETCHED)),
+            ("failed", self.cells.sum(FAILED)),
         ]
     }
 
     pub(super) fn token(&self, outcome: &str) {
         let at = TOKEN_OUTCOMES.iter().position(|name| *name == outcome);
-        if let Some(count) = at.and_then(|at| self.tokens.get(at)) {
-            count.fetch_add(1, Ordering::Relaxed);
+        if let Some(at) = at {
+            self.cells.add(at, 1);
         }
     }
 
     pub(super) fn fetched(&self, well: bool) {
-        let count = if well { &self.fetched } else { &self.failed };
-        count.fetch_add(1, Ordering::Relaxed);
+        self.cells.add(if well { FETCHED } else { FAILED }, 1);
     }
 }

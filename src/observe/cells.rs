@@ -1,6 +1,6 @@
 //! Counters that workers write without meeting one another.
 //!
-//! For [`super::metrics`]. Every counter stands in a few shards; a thread writes one of them and a scrape adds them up,
+//! For [`super::metrics`], and for whoever keeps counts of its own that a scrape reads. Every counter stands in a few shards; a thread writes one of them and a scrape adds them up,
 //! so that a count on the request path is one uncontended addition. A shard is allocated when it is first written:
 //! ten thousand routes that nobody calls cost a few hundred bytes each.
 
@@ -33,13 +33,14 @@ const BOUNDS_NS: [u64; 13] = [
 
 /// A row of counters of fixed length.
 #[derive(Debug)]
-pub(super) struct Counters {
+pub struct Counters {
     len: usize,
     shards: [OnceLock<Box<[AtomicU64]>>; SHARDS],
 }
 
 impl Counters {
-    pub(super) const fn new(len: usize) -> Self {
+    /// So many counters, all at 0.
+    pub const fn new(len: usize) -> Self {
         Self {
             len,
             shards: [const { OnceLock::new() }; SHARDS],
@@ -47,14 +48,14 @@ impl Counters {
     }
 
     /// Adds to one counter; an index beyond the row is nothing.
-    pub(super) fn add(&self, index: usize, count: u64) {
+    pub fn add(&self, index: usize, count: u64) {
         if let Some(counter) = self.own_shard().get(index) {
             counter.fetch_add(count, Ordering::Relaxed);
         }
     }
 
     /// The sum of one counter over all shards.
-    pub(super) fn sum(&self, index: usize) -> u64 {
+    pub fn sum(&self, index: usize) -> u64 {
         let shards = self.shards.iter().filter_map(OnceLock::get);
         shards
             .filter_map(|shard| shard.get(index))
