@@ -159,6 +159,9 @@ impl Rbac {
     }
 
     fn note(&self, exchange: &mut Exchange) {
+        if exchange.journal.is_none() {
+            return;
+        }
         let Some(principal) = exchange.principal.clone() else {
             return exchange.note(Stage::Rbac, || "nobody to judge".to_owned());
         };
