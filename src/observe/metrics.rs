@@ -23,7 +23,7 @@ pub use super::labels::{ConnectionState, Mode, ReloadOutcome, UpstreamOutcome};
 pub use super::scrape::CONTENT_TYPE;
 
 /// Blueprint and route of requests that matched none.
-pub const UNMATCHED: &str = "none";
+const UNMATCHED: &str = "none";
 
 const STATUS_CLASSES: usize = 6;
 const MODES: usize = 2;
@@ -37,6 +37,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 pub(super) struct Families {
     pub(super) routes: Mutex<BTreeMap<RouteName, Arc<RouteMetrics>>>,
+    unmatched: OnceLock<Arc<RouteMetrics>>,
     pub(super) upstreams: Named<UpstreamMetrics>,
     pub(super) issuers: Mutex<Option<Probe<Vec<IssuerReading>>>>,
     pub(super) refusals: Refusals,
@@ -91,6 +92,12 @@ impl Metrics {
     pub fn route(&self, blueprint: &str, route: &str) -> Arc<RouteMetrics> {
         let name = (blueprint.to_owned(), route.to_owned());
         Arc::clone(lock(&self.families.routes).entry(name).or_default())
+    }
+
+    /// The handle of requests that matched no route, looked up once: scans ask for it without end.
+    pub fn unmatched(&self) -> &RouteMetrics {
+        let found = || self.route(UNMATCHED, UNMATCHED);
+        self.families.unmatched.get_or_init(found)
     }
 
     /// The handle of an upstream, made when first asked for.
@@ -379,12 +386,9 @@ mod tests {
             Duration::ZERO,
         );
         let brew = Method::from_bytes(b"BREW").unwrap();
-        metrics.route(UNMATCHED, UNMATCHED).record(
-            &brew,
-            None,
-            Decision::Aborted,
-            Duration::from_mins(1),
-        );
+        metrics
+            .unmatched()
+            .record(&brew, None, Decision::Aborted, Duration::from_mins(1));
         let text = metrics.render();
         has(
             &text,

@@ -16,7 +16,7 @@ use crate::{
     exchange::Exchange,
     observe::{
         access::{AccessRecord, Decision, UpstreamRecord},
-        metrics::{Mode, UNMATCHED},
+        metrics::Mode,
     },
     snapshot::{Route, trie::RouteId},
     state::clock,
@@ -196,17 +196,13 @@ impl Record {
         let metrics = &self.worker.survivors.metrics;
         let status = self.status.map(|status| status.as_u16());
         let method = self.exchange.method();
-        match self.route() {
-            Some(route) => route
-                .facts
-                .metrics
-                .record(method, status, self.decision, duration),
-            None => {
-                metrics
-                    .route(UNMATCHED, UNMATCHED)
-                    .record(method, status, self.decision, duration);
-            }
-        }
+        let route = self.route().map(|route| &*route.facts.metrics);
+        route.unwrap_or_else(|| metrics.unmatched()).record(
+            method,
+            status,
+            self.decision,
+            duration,
+        );
         if let Some(Cause {
             stage,
             reason: Some(reason),

@@ -16,7 +16,7 @@ use crate::{
     exchange::{Scheme, connection::Connection},
     observe::{
         access::{AccessRecord, Decision},
-        metrics::{Mode, UNMATCHED},
+        metrics::Mode,
     },
     pipeline::{problem, worker::Worker},
     wire::halt::{Reason, Stage},
@@ -122,12 +122,9 @@ pub fn answer(worker: &Arc<Worker>, connection: &Connection, refused: &Refused) 
     worker.with_sink(|sink| sink.append(&record));
     let metrics = &worker.survivors.metrics;
     metrics.refusal(Stage::Wire, refused.reason, Mode::Enforce);
-    metrics.route(UNMATCHED, UNMATCHED).record(
-        &method,
-        Some(status),
-        Decision::Refused,
-        Duration::ZERO,
-    );
+    metrics
+        .unmatched()
+        .record(&method, Some(status), Decision::Refused, Duration::ZERO);
     problem::raw(refused.reason, id.as_str(), scheme)
 }
 
