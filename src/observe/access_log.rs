@@ -1,8 +1,9 @@
 //! Carries access lines from the workers to a file or to stdout, and never makes a request wait.
 //!
-//! Each worker owns an [`AccessSink`], a buffer that only it writes. Full buffers go through a bounded channel to one
-//! writer thread. A target that is full, closed or blocked costs lines, not requests: what cannot be handed over or
-//! written is counted, and said in the program's log at most once in ten seconds.
+//! Each worker owns an [`AccessSink`], a buffer that only it writes. Full buffers go through a bounded
+//! [`super::handover`] to one writer thread, and come back when they are written. A target that is full, closed or
+//! blocked costs lines, not requests: what cannot be handed over or written is counted, and said in the program's log
+//! at most once in ten seconds.
 //!
 //! It does not rotate files; it opens the path again when asked ([`AccessLog::reopen`], for SIGUSR1).
 
@@ -11,17 +12,19 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::access::{AccessRecord, write_line};
+use super::handover::{Giver, Reader, Room, Task, handover};
 
-/// A worker hands its buffer over when this much stands in it.
-const FLUSH_BYTES: usize = 32 * 1024;
-/// Buffers that may wait for the writer, about 2 MiB.
+/// A worker hands its buffer over when this much stands in it: with the line that filled it, it still fits a pipe.
+const FLUSH_BYTES: usize = 60 * 1024;
+/// What a buffer is made with.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Buffers that may wait for the writer, about 4 MiB.
 const QUEUE: usize = 64;
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(5);
@@ -40,14 +43,14 @@ pub enum Target {
 /// The log as a whole: hands out sinks, reopens, ends.
 #[derive(Debug)]
 pub struct AccessLog {
-    sender: Option<SyncSender<Message>>,
+    giver: Option<Giver>,
     shared: Arc<Shared>,
 }
 
 /// One worker's end of the log.
 #[derive(Debug)]
 pub struct AccessSink {
-    sender: Option<SyncSender<Message>>,
+    giver: Option<Giver>,
     shared: Arc<Shared>,
     bytes: Vec<u8>,
     lines: u64,
@@ -56,16 +59,6 @@ pub struct AccessSink {
 #[derive(Debug, Default)]
 struct Shared {
     dropped: AtomicU64,
-    reopen: AtomicBool,
-    ended: Mutex<bool>,
-    end: Condvar,
-}
-
-enum Message {
-    Lines(Vec<u8>),
-    /// Wakes the writer for what stands in [`Shared`].
-    Wake,
-    Stop,
 }
 
 impl AccessLog {
@@ -76,7 +69,7 @@ impl AccessLog {
     pub fn open(target: Target) -> io::Result<Self> {
         match target {
             Target::Off => Ok(Self {
-                sender: None,
+                giver: None,
                 shared: Arc::default(),
             }),
             Target::Stdout => {
@@ -87,7 +80,10 @@ impl AccessLog {
     }
 
     fn start(output: impl Write + Send + 'static, path: Option<PathBuf>) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (giver, reader) = handover(Room {
+            buffers: QUEUE,
+            capacity: BUFFER_BYTES,
+        });
         let shared = Arc::new(Shared::default());
         let writer = Writer {
             output: Box::new(output),
@@ -98,9 +94,9 @@ impl AccessLog {
         };
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || writer.run(&receiver))?;
+            .spawn(move || writer.run(&reader))?;
         Ok(Self {
-            sender: Some(sender),
+            giver: Some(giver),
             shared,
         })
     }
@@ -108,7 +104,7 @@ impl AccessLog {
     /// A sink for one worker.
     pub fn sink(&self) -> AccessSink {
         AccessSink {
-            sender: self.sender.clone(),
+            giver: self.giver.clone(),
             shared: Arc::clone(&self.shared),
             bytes: Vec::new(),
             lines: 0,
@@ -128,46 +124,28 @@ impl AccessLog {
 
     /// Opens the file at its path again, after whoever rotates logs has moved the old one; the old one is kept if that fails.
     pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
-        if let Some(sender) = &self.sender {
-            // A full queue means that the writer is at work, and looks at the mark before its next write.
-            let _ = sender.try_send(Message::Wake);
+        if let Some(giver) = &self.giver {
+            giver.reopen();
         }
     }
 
     /// Waits until what the sinks have handed over is written, at most for `patience`; drop the sinks first.
     pub fn shutdown(&self, patience: Duration) {
-        let Some(sender) = &self.sender else { return };
-        let deadline = Instant::now() + patience;
-        while let Err(TrySendError::Full(_)) = sender.try_send(Message::Stop) {
-            if Instant::now() >= deadline {
-                return;
-            }
-            thread::park_timeout(RETRY);
+        if let Some(giver) = &self.giver {
+            giver.stop(patience);
         }
-        let ended = self
-            .shared
-            .ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let left = deadline.saturating_duration_since(Instant::now());
-        drop(
-            self.shared
-                .end
-                .wait_timeout_while(ended, left, |ended| !*ended),
-        );
     }
 }
 
 impl AccessSink {
     /// Whether lines go anywhere; if not, a caller may spare itself the record.
     pub fn is_on(&self) -> bool {
-        self.sender.is_some()
+        self.giver.is_some()
     }
 
     /// Writes one line into the buffer, and hands the buffer over when it is full.
     pub fn append(&mut self, record: &AccessRecord<'_>) {
-        if self.sender.is_none() {
+        if self.giver.is_none() {
             return;
         }
         write_line(record, &mut self.bytes);
@@ -183,19 +161,18 @@ impl AccessSink {
     }
 
     fn flush(&mut self) {
-        let Some(sender) = &self.sender else { return };
+        let Some(giver) = &self.giver else { return };
         if self.lines == 0 {
             return;
         }
-        // A full buffer is handed over as it is; a quiet worker's few lines are copied, so that its queue stays small.
-        let lines = if self.bytes.len() < FLUSH_BYTES / 2 {
-            self.bytes.as_slice().to_vec()
+        // A full buffer is handed over as it is. A quiet worker's few lines are copied, so that its queue stays small, and
+        // what comes back for them is freed: it has no use for a second buffer.
+        let is_taken = if self.bytes.len() < FLUSH_BYTES / 2 {
+            giver.give(self.bytes.as_slice().to_vec()).map(drop).is_ok()
         } else {
-            std::mem::replace(&mut self.bytes, Vec::with_capacity(FLUSH_BYTES + 4096))
+            exchange(giver, &mut self.bytes)
         };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            sender.try_send(Message::Lines(lines))
-        {
+        if !is_taken {
             self.shared.dropped.fetch_add(self.lines, Ordering::Relaxed);
         }
         self.bytes.clear();
@@ -207,6 +184,17 @@ impl Drop for AccessSink {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// Puts an empty buffer of full size in place of the one that is handed over; whether there was room for it.
+fn exchange(giver: &Giver, bytes: &mut Vec<u8>) -> bool {
+    let answer = giver.give(std::mem::take(bytes));
+    let is_taken = answer.is_ok();
+    *bytes = answer.unwrap_or_else(|refused| refused);
+    if bytes.capacity() == 0 {
+        *bytes = Vec::with_capacity(BUFFER_BYTES);
+    }
+    is_taken
 }
 
 /// The thread at the other end.
@@ -221,23 +209,17 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, receiver: &Receiver<Message>) {
-        while let Ok(message) = receiver.recv() {
-            if self.shared.reopen.swap(false, Ordering::AcqRel) {
-                self.reopen();
-            }
-            match message {
-                Message::Lines(bytes) => self.write(&bytes),
-                Message::Wake => {}
-                Message::Stop => break,
+    fn run(mut self, reader: &Reader) {
+        let mut used = None;
+        while let Some(task) = reader.next(used.take()) {
+            match task {
+                Task::Write(lines) => {
+                    self.write(&lines);
+                    used = Some(lines);
+                }
+                Task::Reopen => self.reopen(),
             }
         }
-        *self
-            .shared
-            .ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.shared.end.notify_all();
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -314,6 +296,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     use std::time::SystemTime;
 
     use http::{Method, Version};
@@ -465,7 +448,10 @@ mod tests {
     #[test]
     fn a_torn_line_does_not_spoil_the_next() {
         let (sender, receiver) = sync_channel(2 * QUEUE);
-        let (lines, sent) = sync_channel(QUEUE);
+        let (giver, reader) = handover(Room {
+            buffers: QUEUE,
+            capacity: BUFFER_BYTES,
+        });
         let output = Half {
             taken: sender,
             room: 12,
@@ -478,12 +464,11 @@ mod tests {
             torn: false,
             complained: None,
         };
-        lines
-            .send(Message::Lines(b"{\"a\":1}\n{\"b\":2}\n".to_vec()))
-            .unwrap();
-        lines.send(Message::Lines(b"{\"c\":3}\n".to_vec())).unwrap();
-        drop(lines);
-        writer.run(&sent);
+        for lines in ["{\"a\":1}\n{\"b\":2}\n", "{\"c\":3}\n"] {
+            assert!(giver.give(lines.as_bytes().to_vec()).is_ok());
+        }
+        drop(giver);
+        writer.run(&reader);
         let text: Vec<u8> = receiver.iter().flatten().collect();
         assert_eq!(text, b"{\"a\":1}\n{\"b\"\n{\"c\":3}\n");
         assert_eq!(shared.dropped.load(Ordering::Relaxed), 1);

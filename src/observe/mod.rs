@@ -2,7 +2,8 @@
 
 pub mod access;
 pub mod access_log;
-pub mod cells;
+mod cells;
+mod handover;
 mod json;
 mod labels;
 pub mod log;
