@@ -32,13 +32,13 @@ impl TraceContext {
     }
 
     /// The trace's 32 digits.
-    pub fn trace_id(&self) -> &str {
-        std::str::from_utf8(&self.value[3..35]).unwrap_or_default()
+    pub fn trace_id(&self) -> &[u8; 32] {
+        self.value[3..].first_chunk().unwrap_or(&[b'0'; 32])
     }
 
     /// Our span's 16 digits.
-    pub fn span_id(&self) -> &str {
-        std::str::from_utf8(&self.value[36..52]).unwrap_or_default()
+    pub fn span_id(&self) -> &[u8; 16] {
+        self.value[36..].first_chunk().unwrap_or(&[b'0'; 16])
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
             trace.traceparent(),
             "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
         );
-        assert_eq!(trace.span_id(), "00f067aa0ba902b7");
+        assert_eq!(trace.span_id(), b"00f067aa0ba902b7");
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
                 &HexId::of(TRACE),
                 SPAN,
             );
-            assert_eq!(trace.trace_id(), HexId::of(TRACE).as_str(), "{bad}");
+            assert_eq!(trace.trace_id(), HexId::of(TRACE).as_bytes(), "{bad}");
         }
     }
 }

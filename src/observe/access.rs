@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{Method, Version};
 use percent_encoding::percent_decode;
 
-use super::json::{Object, digits, escape, write_address};
+use super::json::{Object, digits, escape};
 use crate::wire::halt::{Reason, Stage};
 
 pub use super::access_log::{AccessLog, AccessSink, Target};
@@ -95,9 +95,9 @@ pub struct AccessRecord<'a> {
     /// `enduser.id`: the subject of the principal.
     pub enduser: Option<&'a str>,
     /// `trace_id`, 32 hexadecimal digits.
-    pub trace_id: Option<&'a str>,
+    pub trace_id: Option<&'a [u8; 32]>,
     /// `span_id`, 16 hexadecimal digits.
-    pub span_id: Option<&'a str>,
+    pub span_id: Option<&'a [u8; 16]>,
     /// `request_id`
     pub request_id: Option<&'a str>,
     /// `duration_ms`: until the last byte of the answer.
@@ -173,13 +173,18 @@ fn write_connection(record: &AccessRecord<'_>, line: &mut Object<'_>) {
         version_text(record.version),
     );
     line.text_if(br#","tls.protocol.version":""#, record.tls_version);
-    if let Some(client) = record.client {
-        line.quoted(br#","client.address":""#, |out| write_address(client, out));
-    }
-    if let Some(peer) = record.peer {
-        line.quoted(br#","network.peer.address":""#, |out| {
-            write_address(peer, out);
-        });
+    let written = record
+        .client
+        .map(|client| line.address(br#","client.address":""#, client));
+    match (record.peer, written) {
+        // Nearly always the same, unless a trusted proxy stands before the gate.
+        (peer, Some(text)) if peer == record.client => {
+            line.again(br#","network.peer.address":""#, text);
+        }
+        (Some(peer), _) => {
+            line.address(br#","network.peer.address":""#, peer);
+        }
+        (None, _) => {}
     }
 }
 
@@ -188,8 +193,12 @@ fn write_identity(record: &AccessRecord<'_>, line: &mut Object<'_>) {
         line.text(br#","user_agent.original":""#, user_agent);
     }
     line.text_if(br#","enduser.id":""#, record.enduser);
-    line.text_if(br#","trace_id":""#, record.trace_id);
-    line.text_if(br#","span_id":""#, record.span_id);
+    if let Some(trace_id) = record.trace_id {
+        line.text(br#","trace_id":""#, trace_id);
+    }
+    if let Some(span_id) = record.span_id {
+        line.text(br#","span_id":""#, span_id);
+    }
     line.text_if(br#","request_id":""#, record.request_id);
 }
 
@@ -411,8 +420,8 @@ mod tests {
             peer: Some("2001:db8::1".parse().unwrap()),
             user_agent: Some(b"curl/8"),
             enduser: Some("alice"),
-            trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
-            span_id: Some("b7ad6b7169203331"),
+            trace_id: Some(b"0af7651916cd43dd8448eb211c80319c"),
+            span_id: Some(b"b7ad6b7169203331"),
             request_id: Some("r-1"),
             upstream: Some(UpstreamRecord {
                 address: "127.0.0.1:8000",
@@ -460,6 +469,19 @@ mod tests {
             span_id request_id duration_ms upstream.address upstream.duration_ms \
             upstream.attempts blueprint decision stage reason detail would_refuse";
         assert_eq!(names, promised.split_whitespace().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_same_address_is_written_in_both_places() {
+        let address = Some("2001:db8::7".parse().unwrap());
+        let record = AccessRecord {
+            client: address,
+            peer: address,
+            ..bare(&Method::GET)
+        };
+        let read: serde_json::Value = serde_json::from_str(&line(&record)).unwrap();
+        assert_eq!(read["client.address"], "2001:db8::7");
+        assert_eq!(read["network.peer.address"], "2001:db8::7");
     }
 
     #[test]

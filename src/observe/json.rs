@@ -7,6 +7,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::ops::Range;
 
 /// One object under construction at the end of a buffer.
 ///
@@ -79,6 +80,20 @@ impl<'a> Object<'a> {
         self.out.extend_from_slice(&[b'.', hundreds, tens, ones]);
     }
 
+    /// An IP address; returns where it stands, for [`Self::again`].
+    #[inline]
+    pub(super) fn address<const N: usize>(&mut self, key: &[u8; N], value: IpAddr) -> Range<usize> {
+        let start = self.out.len() + N;
+        self.quoted(key, |out| write_address(value, out));
+        start..self.out.len() - 1
+    }
+
+    /// What stands in this line already, as another value.
+    #[inline]
+    pub(super) fn again<const N: usize>(&mut self, key: &[u8; N], written: Range<usize>) {
+        self.quoted(key, |out| out.extend_from_within(written));
+    }
+
     /// A list of words of the program, left out when empty. The key ends before the bracket.
     #[inline]
     pub(super) fn words<const N: usize>(
@@ -102,7 +117,7 @@ impl<'a> Object<'a> {
 }
 
 /// Appends an IP address.
-pub(super) fn write_address(address: IpAddr, out: &mut Vec<u8>) {
+fn write_address(address: IpAddr, out: &mut Vec<u8>) {
     let v4 = match address {
         IpAddr::V4(v4) => v4,
         // Writing to a vector does not fail.
@@ -136,24 +151,42 @@ pub(super) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether nothing has to be escaped: looked at in pieces of eight, since nearly always it is so.
+/// Whether nothing has to be escaped: looked at in pieces of 16, since nearly always it is so.
 fn all_clean(bytes: &[u8]) -> bool {
-    let (pieces, rest) = bytes.as_chunks::<8>();
+    let (pieces, rest) = bytes.as_chunks::<16>();
     // The last piece may overlap the one before it.
-    let last = match (rest, bytes.last_chunk::<8>()) {
+    let last = match (rest, bytes.last_chunk::<16>()) {
         ([], _) => true,
         (_, Some(last)) => is_clean_piece(*last),
-        (rest, None) => rest.iter().all(|byte| is_clean(*byte)),
+        (rest, None) => is_clean_rest(rest),
     };
     last && pieces.iter().all(|piece| is_clean_piece(*piece))
 }
 
+/// Fewer than 16 bytes, as two halves that overlap where they are long enough for that.
+fn is_clean_rest(bytes: &[u8]) -> bool {
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return is_clean_word(u64::from_ne_bytes(*first))
+            && is_clean_word(u64::from_ne_bytes(*last));
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let [first, last] = [*first, *last].map(u32::from_ne_bytes).map(u64::from);
+        return is_clean_word(first << 32 | last);
+    }
+    bytes.iter().all(|byte| is_clean(*byte))
+}
+
+/// [`is_clean`] for each byte of a piece, without a branch between them: so the processor compares them all at once.
+fn is_clean_piece(piece: [u8; 16]) -> bool {
+    let bad = |byte: &u8| u8::from(!is_clean(*byte));
+    piece.iter().fold(0, |found, byte| found | bad(byte)) == 0
+}
+
 /// [`is_clean`] for each of eight bytes at once, by the borrow that a byte smaller than it should be takes from its
 /// neighbour; a byte above a bad one may look bad as well, never the other way.
-fn is_clean_piece(piece: [u8; 8]) -> bool {
+fn is_clean_word(word: u64) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    let word = u64::from_ne_bytes(piece);
     let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
     let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     (word | below(word, b' ') | is(b'"') | is(b'\\') | is(0x7f)) & HIGH == 0

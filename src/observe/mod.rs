@@ -2,7 +2,7 @@
 
 pub mod access;
 pub mod access_log;
-mod cells;
+pub mod cells;
 mod handover;
 mod json;
 mod labels;
