@@ -46,6 +46,7 @@ pub(super) struct Families {
     pub(super) panics: AtomicU64,
     pub(super) limiters: Mutex<BTreeMap<String, Probe<LimiterReading>>>,
     pub(super) lines_dropped: Mutex<Option<Probe<u64>>>,
+    pub(super) requests: Mutex<Option<Probe<u64>>>,
     pub(super) certificates: Mutex<Vec<(String, SystemTime)>>,
 }
 
@@ -156,6 +157,11 @@ impl Metrics {
     /// Reads the count of lost access lines at each scrape, see [`super::access::AccessLog::dropped_probe`].
     pub fn watch_access_log(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         *lock(&self.families.lines_dropped) = Some(Probe(Box::new(read)));
+    }
+
+    /// Reads the number of requests under way at each scrape; a later call takes the place of an earlier one.
+    pub fn watch_requests(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        *lock(&self.families.requests) = Some(Probe(Box::new(read)));
     }
 
     /// Says which certificates are served and when each ends; replaces what was said before.

@@ -134,7 +134,10 @@ fn encode_connections(families: &Families, out: &mut DescriptorEncoder<'_>) -> f
         let labels = [("state", state.as_str())];
         add_value(&mut connections, &labels, count.load(Ordering::Relaxed))?;
     }
-    Ok(())
+    let requests = lock(&families.requests)
+        .as_ref()
+        .map_or(0, |probe| (probe.0)());
+    gauge(out, "requests_in_flight", "Requests under way")?.encode_gauge(&requests)
 }
 
 fn encode_program(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -287,6 +290,7 @@ mod tests {
             "portcullis_request_duration_seconds_count{blueprint=\"api\",",
             "portcullis_requests_total{blueprint=\"api\",route=\"users\\\\\\\"\\n\",method=\"GET\",",
             "portcullis_connections{state=\"open\"} 0",
+            "portcullis_requests_in_flight 0",
             "portcullis_reloads_total{outcome=\"rejected\"} 1",
             "portcullis_log_lines_dropped_total 0",
             "portcullis_limiter_entries 0",

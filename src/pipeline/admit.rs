@@ -7,6 +7,7 @@ use crate::{
     exchange::{Exchange, Scheme},
     policy::{self, cors},
     snapshot::{Route, Snapshot, router::Found, server::Clear, trie::RouteId},
+    state::load::Pressure,
     wire::halt::{Halt, Reason, Refusal, Reply, Stage},
 };
 
@@ -33,9 +34,25 @@ impl<'a> Admitted<'a> {
 pub async fn admit<'a>(
     snapshot: &'a Snapshot,
     recording: &mut Recording,
+    pressure: Pressure,
 ) -> Result<Admitted<'a>, Halt> {
     let record = &mut **recording;
-    judge(snapshot, &mut record.exchange, &mut record.met).await
+    if pressure == Pressure::All {
+        return Err(overloaded());
+    }
+    let admitted = judge(snapshot, &mut record.exchange, &mut record.met).await?;
+    // Only now is it known who asks, and nothing dear was done for those who are nobody.
+    if pressure == Pressure::Anonymous && record.exchange.principal.is_none() {
+        return Err(overloaded());
+    }
+    Ok(admitted)
+}
+
+/// A request that the gate has no room for.
+fn overloaded() -> Halt {
+    Refusal::new(Stage::Forward, Reason::Overloaded)
+        .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        .into()
 }
 
 /// The same without a record, for `explain`; `met` is the route, once found, whatever its policies say.

@@ -249,7 +249,7 @@ fn blame(error: &UpstreamError) -> Refusal {
 
 fn outcome_of(error: &UpstreamError) -> UpstreamOutcome {
     match error {
-        UpstreamError::Connect(_) => UpstreamOutcome::Unreachable,
+        UpstreamError::Connect(_) | UpstreamError::NoRoom(_) => UpstreamOutcome::Unreachable,
         UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => UpstreamOutcome::TimedOut,
         UpstreamError::Broken(_) | UpstreamError::Unacceptable(_) => UpstreamOutcome::Broken,
         UpstreamError::BreakerOpen { .. } => UpstreamOutcome::BreakerOpen,

@@ -41,9 +41,10 @@ pub async fn serve(
     let mut arrival = normalise::Arrival::new(head, body);
     let (exchange, normal) =
         normalise::normalise(&mut arrival, connection, &snapshot.server, worker);
+    let pressure = worker.pressure(&snapshot);
     let mut recording = Recording::new(exchange, worker, Arc::clone(&snapshot));
     let verdict = match normal {
-        Ok(()) => admit::admit(&snapshot, &mut recording).await,
+        Ok(()) => admit::admit(&snapshot, &mut recording, pressure).await,
         Err(refusal) => Err(refusal.into()),
     };
     match verdict {

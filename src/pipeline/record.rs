@@ -90,6 +90,7 @@ pub struct Cause {
 impl Recording {
     /// Begins the record of a request.
     pub fn new(exchange: Box<Exchange>, worker: &Arc<Worker>, snapshot: Arc<Held>) -> Self {
+        worker.load.begin();
         Self(Box::new(Record {
             exchange,
             snapshot,
@@ -282,6 +283,7 @@ fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 impl Drop for Recording {
     fn drop(&mut self) {
+        self.worker.load.end();
         self.write();
     }
 }

@@ -30,7 +30,10 @@ pub fn halt(
         .as_ref()
         .is_some_and(|body| !body.is_end_stream());
     let (decision, cause) = match &halt {
-        Halt::Refuse(refusal) if refusal.reason == Reason::KeysUnavailable => {
+        // Nothing is wrong with the request: the gate could not do its part.
+        Halt::Refuse(refusal)
+            if matches!(refusal.reason, Reason::KeysUnavailable | Reason::Overloaded) =>
+        {
             (Decision::Failed, cause_of(refusal))
         }
         Halt::Refuse(refusal) => (Decision::Refused, cause_of(refusal)),

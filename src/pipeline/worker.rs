@@ -10,6 +10,7 @@ use crate::{
     crypto::rng::{HexId, RequestIds},
     observe::access_log::AccessSink,
     snapshot::{Snapshot, survivors::Survivors},
+    state::load::{Load, Pressure},
 };
 
 /// A snapshot behind a count that only one worker touches. The holds of all workers are made one after the other, so
@@ -34,6 +35,8 @@ pub struct Worker {
     pub index: usize,
     /// What outlives a reload.
     pub survivors: Arc<Survivors>,
+    /// Requests under way here.
+    pub load: Load,
     held: ArcSwap<Held>,
     sink: Mutex<AccessSink>,
     ids: Mutex<RequestIds>,
@@ -50,6 +53,7 @@ impl Worker {
         Self {
             index,
             survivors,
+            load: Load::default(),
             held: ArcSwap::from_pointee(Held(snapshot)),
             sink: Mutex::new(sink),
             ids: Mutex::new(RequestIds::new()),
@@ -59,6 +63,13 @@ impl Worker {
     /// The snapshot to judge the next request by; a request keeps the one it started with.
     pub fn snapshot(&self) -> Arc<Held> {
         self.held.load_full()
+    }
+
+    /// What is to be shed now, by this worker's equal share of the requests that may be under way in all.
+    pub fn pressure(&self, snapshot: &Snapshot) -> Pressure {
+        let workers = self.survivors.workers.max(1);
+        self.load
+            .pressure(snapshot.server.limits.requests.div_ceil(workers))
     }
 
     /// Puts another snapshot in place for requests to come. Whoever drops the one that is returned last frees all of

@@ -15,8 +15,10 @@ use dashmap::{DashMap, mapref::entry::Entry};
 use crate::state::limiter::client_key;
 
 /// The counts, shared by all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Caps {
+    /// Beyond this the system would refuse, whatever the file says.
+    of_system: usize,
     all: AtomicUsize,
     clients: DashMap<IpAddr, usize>,
 }
@@ -38,6 +40,15 @@ pub struct Counted {
 }
 
 impl Caps {
+    /// No connections yet, on a system that has room for this many.
+    pub fn new(of_system: usize) -> Self {
+        Self {
+            of_system,
+            all: AtomicUsize::new(0),
+            clients: DashMap::new(),
+        }
+    }
+
     /// Counts a connection.
     ///
     /// # Errors
@@ -48,10 +59,19 @@ impl Caps {
         most: usize,
         most_of_client: usize,
     ) -> Result<Counted, Full> {
-        if self.all.fetch_add(1, Ordering::AcqRel) >= most {
+        if self.all.fetch_add(1, Ordering::AcqRel) >= most.min(self.of_system) {
             self.all.fetch_sub(1, Ordering::AcqRel);
             return Err(Full::All);
         }
+        self.counted_for(client, most_of_client)
+    }
+
+    /// Counts a connection that is in the count of all on its client as well.
+    fn counted_for(
+        self: &Arc<Self>,
+        client: IpAddr,
+        most_of_client: usize,
+    ) -> Result<Counted, Full> {
         let client = client_key(client);
         let mut held = self.clients.entry(client).or_insert(0);
         if *held >= most_of_client {
@@ -79,7 +99,9 @@ impl Counted {
     /// # Errors
     /// The cap that it would break.
     pub fn hand_to(self, client: IpAddr, most_of_client: usize) -> Result<Self, Full> {
-        self.caps.enter(client, usize::MAX, most_of_client)
+        // It leaves its first place behind this one, so for a moment it is counted twice.
+        self.caps.all.fetch_add(1, Ordering::AcqRel);
+        self.caps.counted_for(client, most_of_client)
     }
 }
 
@@ -101,7 +123,7 @@ mod tests {
 
     #[test]
     fn holds_both_caps_and_forgets_clients_that_left() {
-        let caps = Arc::new(Caps::default());
+        let caps = Arc::new(Caps::new(usize::MAX));
         let one: IpAddr = "192.0.2.1".parse().expect("an address");
         let two: IpAddr = "192.0.2.2".parse().expect("an address");
         let first = caps.enter(one, 2, 1).expect("room");
@@ -118,8 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn the_system_may_have_less_room_than_the_file_says() {
+        let caps = Arc::new(Caps::new(1));
+        let one: IpAddr = "192.0.2.1".parse().expect("an address");
+        let held = caps.enter(one, 20_000, 512).expect("room");
+        assert_eq!(caps.enter(one, 20_000, 512).err(), Some(Full::All));
+        // Behind a load balancer the place of the one that came changes hands; that needs no further room.
+        let held = held.hand_to("192.0.2.2".parse().expect("an address"), 512);
+        assert!(held.is_ok());
+    }
+
+    #[test]
     fn addresses_of_one_v6_subscriber_are_one_client() {
-        let caps = Arc::new(Caps::default());
+        let caps = Arc::new(Caps::new(usize::MAX));
         let _held = caps
             .enter("2001:db8::1".parse().expect("an address"), 9, 1)
             .expect("room");

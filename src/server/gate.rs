@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     thread,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use super::{
     admin::{self, Admin},
     caps::Caps,
     listener::{self, Door, Opened},
+    open_files,
     reload::{InUse, Reloader, Source, bring_up, retire},
     shutdown::{self, Announcer, Shutdown},
     watch::FileWatch,
@@ -87,7 +88,9 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
             ))
         })
         .collect();
-    let threads = start_workers(&staff, &mut opened, &stopping)?;
+    survivors.metrics.watch_requests(under_way(&staff));
+    let room = open_files::room(in_use.snapshot.server.limits.connections);
+    let threads = start_workers(&staff, &mut opened, &stopping, room)?;
     let desk = Desk {
         reloader: Arc::new(Reloader {
             source,
@@ -146,6 +149,20 @@ fn expect_free(snapshot: &Snapshot) -> Result<(), GateError> {
     Ok(())
 }
 
+/// Asks all workers how many requests they have under way.
+fn under_way(staff: &[Arc<Worker>]) -> impl Fn() -> u64 + Send + Sync + use<> {
+    // Workers know the metrics, which must not hold them in turn.
+    let staff: Vec<_> = staff.iter().map(Arc::downgrade).collect();
+    move || {
+        let workers = staff.iter().filter_map(Weak::upgrade);
+        workers
+            .map(|worker| worker.load.requests())
+            .fold(0, |sum, requests| {
+                sum + u64::try_from(requests).unwrap_or(u64::MAX)
+            })
+    }
+}
+
 fn open_all(snapshot: &Snapshot, workers: usize) -> Result<Vec<Opened>, GateError> {
     let server = &snapshot.server;
     let doors = server.https.iter().map(|address| (address, Door::Tls));
@@ -176,8 +193,9 @@ fn start_workers(
     staff: &[Arc<Worker>],
     opened: &mut [Opened],
     stopping: &Shutdown,
+    room: usize,
 ) -> Result<Vec<thread::JoinHandle<()>>, GateError> {
-    let caps = Arc::new(Caps::default());
+    let caps = Arc::new(Caps::new(room));
     let mut threads = Vec::new();
     for worker in staff {
         let doors = opened

@@ -19,4 +19,5 @@ pub mod worker;
 pub mod admin;
 pub mod watch;
 pub mod reload;
+pub mod open_files;
 pub mod gate;

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     observe::metrics::Mode,
     pipeline::worker::Worker,
+    state::load::Pressure,
     wire::{
         forwarded::is_trusted,
         halt::{Reason, Stage},
@@ -96,8 +97,10 @@ struct Desk {
 async fn tick(worker: Arc<Worker>) {
     let mut interval = tokio::time::interval(TICK);
     let mut ticks = 0_u32;
+    let mut shedding = false;
     loop {
         interval.tick().await;
+        shedding = say_what_is_shed(&worker, shedding);
         worker.with_sink(crate::observe::access::AccessSink::tick);
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(SWEEP_TICKS) {
@@ -110,6 +113,29 @@ async fn tick(worker: Arc<Worker>) {
             }
         }
     }
+}
+
+/// One line when overload begins and one when it has ended, not one a request; whether it lasts.
+fn say_what_is_shed(worker: &Worker, before: bool) -> bool {
+    let snapshot = worker.snapshot();
+    let now = worker.pressure(&snapshot) >= Pressure::Connections;
+    let (requests, limit) = (worker.load.requests(), snapshot.server.limits.requests);
+    match (before, now) {
+        (false, true) => tracing::warn!(
+            worker = worker.index,
+            requests,
+            limit,
+            "overloaded: new connections are closed, then anonymous requests are refused"
+        ),
+        (true, false) => tracing::info!(
+            worker = worker.index,
+            requests,
+            limit,
+            "no longer overloaded"
+        ),
+        _ => {}
+    }
+    now
 }
 
 /// Accepts until stopping begins; gives back the connections that are still open.
@@ -160,6 +186,9 @@ impl Desk {
     fn admit(&self, connections: &mut JoinSet<()>, stream: Stream, peer: SocketAddr) {
         let snapshot = self.worker.snapshot();
         let rules = &snapshot.server;
+        if self.worker.pressure(&snapshot) >= Pressure::Connections {
+            return shed(&self.worker, Full::All);
+        }
         // Behind a load balancer the client is not known yet.
         let introduced = rules.proxy_protocol && matches!(stream, Stream::Tcp(_));
         let of_client = if introduced {

@@ -149,6 +149,15 @@ static LIMITS: Section = Section {
             "most HTTP/2 streams at once on a connection",
             "100",
         ),
+        Key::new(
+            "requests",
+            Kind::Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            "most requests under way at once; new connections and anonymous requests are shed before that",
+            "20000",
+        ),
     ],
 };
 

@@ -109,6 +109,8 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// Most HTTP/2 streams at once.
     pub h2_streams: u32,
+    /// Most requests under way in all.
+    pub requests: usize,
 }
 
 /// `[admin]`
@@ -229,6 +231,7 @@ fn limits(reader: &Reader<'_>) -> Limits {
         connections: reader.get("connections").unwrap_or(20_000),
         connections_per_client: reader.get("connections_per_client").unwrap_or(512),
         h2_streams: reader.get("h2_streams").unwrap_or(100),
+        requests: reader.get("requests").unwrap_or(20_000),
     }
 }
 

@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod keys;
 pub mod limiter;
+pub mod load;
 pub mod registry;
 pub mod tokens;

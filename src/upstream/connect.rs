@@ -32,6 +32,7 @@ pub async fn connect(endpoint: &Endpoint) -> Result<SendRequest<ClientBody>, Ups
         tokio::time::timeout(endpoint.rules.connect_timeout, open(&endpoint.address)).await;
     let link = match opened {
         Err(_) => return Err(UpstreamError::ConnectTimeout),
+        Ok(Err(error)) if is_exhausted(&error) => return Err(UpstreamError::NoRoom(error)),
         Ok(Err(error)) => return Err(UpstreamError::Connect(error)),
         Ok(Ok(link)) => link,
     };
@@ -46,6 +47,14 @@ pub async fn connect(endpoint: &Endpoint) -> Result<SendRequest<ClientBody>, Ups
         let _ = connection.with_upgrades().await;
     });
     Ok(sender)
+}
+
+/// No descriptors left: no fault of the backend, whose breaker must not open for it.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS]
+        .into_iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 async fn open(address: &Address) -> io::Result<Stream> {

@@ -10,6 +10,9 @@ pub enum UpstreamError {
     /// No connection could be made; nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(#[source] std::io::Error),
+    /// This process or machine has no file descriptor left for a connection; nothing was sent.
+    #[error("no room for a connection: {0}")]
+    NoRoom(#[source] std::io::Error),
     /// The connection took too long; nothing was sent.
     #[error("connect timed out")]
     ConnectTimeout,
@@ -42,6 +45,8 @@ pub enum Fault {
     Upstream,
     /// Nobody's now: the breaker refused.
     Resting,
+    /// Ours.
+    Gate,
 }
 
 impl UpstreamError {
@@ -52,6 +57,7 @@ impl UpstreamError {
             Self::ConnectTimeout | Self::ResponseTimeout => Reason::UpstreamTimeout,
             Self::Broken(_) | Self::Unacceptable(_) => Reason::UpstreamBroken,
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
+            Self::NoRoom(_) => Reason::Overloaded,
             Self::ClientBody(reason) => *reason,
         }
     }
@@ -61,6 +67,7 @@ impl UpstreamError {
         match self {
             Self::ClientBody(_) => Fault::Client,
             Self::BreakerOpen { .. } => Fault::Resting,
+            Self::NoRoom(_) => Fault::Gate,
             _ => Fault::Upstream,
         }
     }
@@ -79,6 +86,7 @@ impl UpstreamError {
             Self::Broken(_) => "broken",
             Self::Unacceptable(what) => what,
             Self::BreakerOpen { .. } => "breaker-open",
+            Self::NoRoom(_) => "open-files",
             Self::ClientBody(_) => "client-body",
         }
     }

@@ -121,7 +121,7 @@ fn judge(endpoint: &Endpoint, error: Option<&UpstreamError>) {
         None => endpoint.breaker.success(),
         Some(Fault::Upstream) => endpoint.breaker.failure(clock::now_ms()),
         // A client that spoils its own body says nothing of the backend; else it could hold a breaker closed at will.
-        Some(Fault::Client | Fault::Resting) => {}
+        Some(Fault::Client | Fault::Resting | Fault::Gate) => {}
     }
 }
 

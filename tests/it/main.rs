@@ -27,6 +27,7 @@ mod logs;
 mod names;
 mod network;
 mod observatory;
+mod overload;
 mod paths;
 mod rbac;
 mod reload;

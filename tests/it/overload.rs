@@ -1,0 +1,234 @@
+//! Too much at once: what is shed, in which order, and that it is said.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use crate::harness::eventually::eventually_pause;
+use crate::harness::gate::{PUBLIC, Running, request};
+use crate::harness::origin::answer;
+use crate::harness::proxy::portcullis;
+use crate::harness::{Client, Conn, Gate, Issuer, Origin, Response, eventually};
+
+/// Keeps requests for `/held…` until it is opened.
+#[derive(Clone, Default)]
+struct Sluice(Arc<(Mutex<bool>, Condvar)>);
+
+impl Sluice {
+    fn origin(&self) -> Origin {
+        let sluice = self.clone();
+        Origin::script(move |conn: &mut Conn| {
+            while let Some(received) = conn.request()? {
+                if received.head.target().contains("/held") {
+                    sluice.pass();
+                }
+                conn.note(received);
+                conn.send(answer(200, &[], "ok"))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn pass(&self) {
+        let (open, told) = &*self.0;
+        let held = open.lock().expect("no panic behind it");
+        let (_open, waited) = told
+            .wait_timeout_while(held, Duration::from_mins(1), |open| !*open)
+            .expect("no panic behind it");
+        assert!(!waited.timed_out(), "nobody opened the sluice");
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().expect("no panic behind it") = true;
+        self.0.1.notify_all();
+    }
+}
+
+const TENANTS: &str = r#"
+[[blueprints]]
+name = "known"
+hosts = ["app.example"]
+prefix = "/known"
+upstream = "legacy"
+auth = { require = ["bearer"], issuers = ["corp"] }
+"#;
+
+/// A gate for ten requests at once, and clients that are in already.
+struct Scene {
+    gate: Running,
+    clients: Vec<Client>,
+    token: String,
+    sluice: Sluice,
+    _parts: (Origin, Issuer),
+}
+
+impl Scene {
+    fn new() -> Self {
+        let sluice = Sluice::default();
+        let (origin, issuer) = (sluice.origin(), Issuer::http());
+        let gate = Gate::before(&origin)
+            .with("[server.limits]\nrequests = 10\n")
+            .with(&issuer.section())
+            .with(TENANTS)
+            .with(PUBLIC)
+            .start();
+        let token = issuer.bearer(&["reader"]);
+        let mut scene = Self {
+            clients: (0..12).map(|_| gate.https()).collect(),
+            gate,
+            token,
+            sluice,
+            _parts: (origin, issuer),
+        };
+        for number in 0..scene.clients.len() {
+            scene.anonymous(number, "/hello").expect(200);
+        }
+        // The first use of a token fetches the keys.
+        scene.known(0, "/known/hello").expect(200);
+        scene
+    }
+
+    fn anonymous(&mut self, client: usize, path: &str) -> Response {
+        self.clients[client]
+            .send(request("GET", path, &[]))
+            .response()
+    }
+
+    fn known(&mut self, client: usize, path: &str) -> Response {
+        let head = request("GET", path, &[("Authorization", &self.token)]);
+        self.clients[client].send(head).response()
+    }
+
+    /// Requests of these clients that the backend keeps.
+    fn hold(&mut self, clients: std::ops::Range<usize>, path: &str) {
+        let head = request("GET", path, &[("Authorization", &self.token)]);
+        let count = clients.end;
+        for client in &mut self.clients[clients] {
+            client.send(&head);
+        }
+        self.await_under_way(count);
+    }
+
+    fn await_under_way(&self, count: usize) {
+        eventually(&format!("{count} are under way"), || {
+            let metric = self.gate.proxy.metric("portcullis_requests_in_flight", &[]);
+            (metric.to_string() == count.to_string()).then_some(())
+        });
+    }
+}
+
+fn expect_shed(response: &Response) {
+    response.expect(503);
+    assert_eq!(
+        response.problem()["type"],
+        "urn:portcullis:problem:overloaded"
+    );
+    assert_eq!(response.header("retry-after"), Some("1"));
+}
+
+#[test]
+fn strangers_are_shed_before_guests_and_guests_before_the_known() {
+    let mut scene = Scene::new();
+    scene.hold(0..8, "/held");
+    // Whoever is not in yet stays outside; whoever is in goes on.
+    scene.gate.http().expect_close();
+    scene.anonymous(10, "/hello").expect(200);
+
+    scene.hold(8..9, "/held");
+    expect_shed(&scene.anonymous(10, "/hello"));
+    // A credential for a route that asks for none makes nobody known.
+    expect_shed(&scene.known(10, "/hello"));
+    scene.known(10, "/known/hello").expect(200);
+
+    scene.hold(9..10, "/known/held");
+    expect_shed(&scene.known(11, "/known/hello"));
+
+    scene.sluice.open();
+    for client in &mut scene.clients[..10] {
+        client.response().expect(200);
+    }
+    scene.await_under_way(0);
+    scene.gate.get("/hello").expect(200);
+}
+
+#[test]
+fn overload_is_said_in_the_line_the_metric_and_the_log() {
+    let mut scene = Scene::new();
+    scene.hold(0..9, "/held");
+    expect_shed(&scene.anonymous(10, "/shed"));
+    scene.gate.http().expect_close();
+    let proxy = &scene.gate.proxy;
+    let line = proxy.await_access_of("/shed");
+    assert_eq!(line["decision"], "failed", "{line}");
+    assert_eq!(line["stage"], "forward", "{line}");
+    assert_eq!(line["reason"], "overloaded", "{line}");
+    assert_eq!(line["http.response.status_code"], 503, "{line}");
+    for stage in ["stage=\"forward\"", "stage=\"wire\""] {
+        proxy.await_metric(
+            "portcullis_refusals_total",
+            &[stage, "reason=\"overloaded\""],
+            1.0,
+        );
+    }
+    proxy.await_talk("overloaded: new connections are closed");
+    scene.sluice.open();
+    proxy.await_talk("no longer overloaded");
+}
+
+#[test]
+fn a_limit_of_open_files_sheds_connections_and_serves_those_that_are_in() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .server("plaintext = true")
+        .with(PUBLIC);
+    let file = gate.write();
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 160 && exec \"$0\" run -c \"$1\""])
+        .arg(portcullis().get_program())
+        .arg(file)
+        .env("NO_COLOR", "1");
+    let proxy = crate::harness::proxy::Proxy::spawn(&mut command);
+    proxy.await_talk("fewer connections than `server.limits.connections` fit");
+    let mut first = Client::plain(proxy.http());
+    first.send(request("GET", "/", &[])).response().expect(200);
+    let crowd: Vec<_> = (0..300).map(|_| Client::plain(proxy.http())).collect();
+    let shed = || proxy.metric("portcullis_refusals_total", &["reason=\"overloaded\""]);
+    eventually("the rest is shed", || (shed() >= 180.0).then_some(()));
+    // With the backend's connections and files still within reach, and the processor at rest.
+    let before = cpu_ms(proxy.id());
+    for _ in 0..10 {
+        first
+            .send(request("GET", "/", &[("Connection", "keep-alive")]))
+            .response()
+            .expect(200);
+        eventually_pause(Duration::from_millis(100));
+    }
+    let spent = cpu_ms(proxy.id()) - before;
+    assert!(
+        spent < 500,
+        "{spent} ms of processor in a second of next to nothing"
+    );
+    drop(crowd);
+    eventually("there is room again", || {
+        let open = proxy.metric("portcullis_connections", &["state=\"open\""]);
+        (open <= 2.0).then_some(())
+    });
+    Client::plain(proxy.http())
+        .send(request("GET", "/", &[]))
+        .response()
+        .expect(200);
+}
+
+/// Processor time of a process so far, in milliseconds.
+fn cpu_ms(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("it still runs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    // A tick is 10 ms on every Linux.
+    ticks * 10
+}
