@@ -241,6 +241,7 @@ const fn advice(reason: Reason) -> &'static str {
         | Reason::BadChunk
         | Reason::EarlyTunnelBytes
         | Reason::BodyBroken
+        | Reason::FrameFlood
         | Reason::ProtectedConnectionOption
         | Reason::VersionUnsupported => {
             "The client sent what no two servers need read the same way. Repair the client."

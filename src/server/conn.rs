@@ -14,7 +14,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     activity::{Activity, Deadlines, InFlight, Overdue, Seat, watch},
-    caps::Counted,
+    caps,
+    frames::Counted,
     guarded_body::GuardedBody,
     guarded_io::GuardedIo,
     http1,
@@ -46,7 +47,7 @@ pub struct Guest {
     /// Its address.
     pub peer: SocketAddr,
     /// Its place, given up when it leaves.
-    pub counted: Counted,
+    pub counted: caps::Counted,
 }
 
 /// Serves a connection in clear.
@@ -184,6 +185,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = desk.limits;
+    let stream = Counted::new(stream, Arc::clone(&desk.worker));
     let io = GuardedIo::new(stream, None, Arc::clone(&desk.activity));
     let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
     let mut http = pin!(

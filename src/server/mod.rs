@@ -12,6 +12,7 @@ pub mod shutdown;
 pub mod refusal;
 pub mod proxy_protocol;
 pub mod readiness;
+pub mod frames;
 pub mod conn;
 pub mod http1;
 pub mod listener;

@@ -115,6 +115,7 @@ reasons! {
     FramingConflict = "framing-conflict", 400, "The request says in more than one way where its body ends";
     BadChunk = "bad-chunk", 400, "The chunked body is not well-formed";
     EarlyTunnelBytes = "early-tunnel-bytes", 400, "Bytes arrived before the tunnel was open";
+    FrameFlood = "frame-flood", 400, "The connection carries frames to no purpose";
     BodyBroken = "body-broken", 400, "The request body ended early or could not be read";
     BadTarget = "bad-target", 400, "The request target is ambiguous or not well-formed";
     BadHost = "bad-host", 400, "The request needs exactly one well-formed host";

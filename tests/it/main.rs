@@ -18,6 +18,7 @@ mod config;
 mod cors;
 mod demo;
 mod deploy;
+mod floods;
 mod forwarding;
 mod headers;
 mod idle;

@@ -153,6 +153,17 @@ impl Client {
         self
     }
 
+    /// Sends these bytes, while what comes meanwhile is left for later.
+    ///
+    /// # Errors
+    /// The peer has closed.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        let stream = &mut self.buffered.stream;
+        stream
+            .write_all(bytes.as_ref())
+            .and_then(|()| stream.flush())
+    }
+
     /// Reads one answer to a GET.
     #[track_caller]
     pub fn response(&mut self) -> Response {
@@ -200,6 +211,14 @@ impl Client {
     #[track_caller]
     pub fn exactly(&mut self, length: usize) -> Vec<u8> {
         self.buffered.exactly(length).expect("that many bytes")
+    }
+
+    /// Reads exactly `length` bytes, or says how the connection ended.
+    ///
+    /// # Errors
+    /// What the stream reports, or an end before that many.
+    pub fn try_exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        self.buffered.exactly(length)
     }
 
     /// Reads until the peer closes, cleanly or by reset, and gives what came; panics when it does not close in time.
