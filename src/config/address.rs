@@ -177,7 +177,7 @@ impl FromValue for ServerUrl {
                     "{} is not a scheme for servers",
                     quoted(scheme)
                 ))
-                .hint("`http://`, `https://` or `unix:/path`"));
+                .hint("`http://`, `https://`, `h2c://` or `unix:/path`"));
             }
             None => {
                 let complaint = Complaint::new(format!("{} is not a server address", quoted(text)));

@@ -46,13 +46,13 @@ pub fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
     }
 }
 
-/// A client that trusts these authorities, for HTTP/1.1.
-pub fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
+/// A client that trusts these authorities and offers one protocol, such as `http/1.1` (RFC 7301).
+pub fn client_config(roots: RootCertStore, protocol: &str) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider's own defaults fit each other")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     Arc::new(config)
 }

@@ -236,7 +236,7 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, LocationError> {
             cause,
         })?;
     }
-    Ok(TlsConnector::from(trust::client_config(roots)))
+    Ok(TlsConnector::from(trust::client_config(roots, "http/1.1")))
 }
 
 #[cfg(test)]

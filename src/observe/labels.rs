@@ -71,16 +71,19 @@ pub enum UpstreamOutcome {
     Aborted,
     /// Not tried: the breaker is open.
     BreakerOpen,
+    /// Not tried: no stream was free on any connection that may be made.
+    Full,
 }
 
 impl UpstreamOutcome {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Answered,
         Self::Unreachable,
         Self::TimedOut,
         Self::Broken,
         Self::Aborted,
         Self::BreakerOpen,
+        Self::Full,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -91,6 +94,7 @@ impl UpstreamOutcome {
             Self::Broken => "broken",
             Self::Aborted => "aborted",
             Self::BreakerOpen => "breaker_open",
+            Self::Full => "full",
         }
     }
 }

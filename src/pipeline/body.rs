@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::record::{Cause, Ending, Recording};
 use crate::{
     observe::access::Decision,
-    upstream::body::UpstreamBody,
+    upstream::body::{BodyBroken, UpstreamBody},
     wire::halt::{Reason, Stage},
 };
 
@@ -69,12 +69,12 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyBroken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         let this = self.get_mut();
         let next = match &mut this.source {
             Source::Own(words) => words.take().map(|words| Ok(Frame::data(words))),

@@ -22,6 +22,7 @@ use crate::{
     upstream::{
         balance::{Balance, Pick},
         body::{After, UpstreamBody},
+        endpoint::Protocol,
         error::UpstreamError,
         send::{Outbound, Sent, send},
         tunnel,
@@ -123,14 +124,19 @@ pub fn outgoing<B>(
 ) -> Request<B> {
     let mut headers = exchange.take_headers();
     vouch(route, exchange, &mut headers);
-    if upgrade.is_some() {
+    let protocol = route.cluster.protocol;
+    // Over HTTP/2 there is no such upgrade; without it the request is answered as it stands (RFC 9110 §7.8).
+    if upgrade.is_some() && protocol == Protocol::Http1 {
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, WEBSOCKET);
     }
     let mut request = Request::new(body);
     *request.method_mut() = exchange.method().clone();
     *request.uri_mut() = Uri::from(exchange.target().path_and_query().clone());
-    *request.version_mut() = Version::HTTP_11;
+    *request.version_mut() = match protocol {
+        Protocol::Http1 => Version::HTTP_11,
+        Protocol::Http2 => Version::HTTP_2,
+    };
     *request.headers_mut() = headers;
     request
 }
@@ -243,6 +249,7 @@ fn blame(error: &UpstreamError) -> Refusal {
         UpstreamError::BreakerOpen { retry_after } => {
             refusal.with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
         }
+        UpstreamError::Full => refusal.with(header::RETRY_AFTER, HeaderValue::from_static("1")),
         _ => refusal,
     }
 }
@@ -251,7 +258,10 @@ fn outcome_of(error: &UpstreamError) -> UpstreamOutcome {
     match error {
         UpstreamError::Connect(_) | UpstreamError::NoRoom(_) => UpstreamOutcome::Unreachable,
         UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => UpstreamOutcome::TimedOut,
-        UpstreamError::Broken(_) | UpstreamError::Unacceptable(_) => UpstreamOutcome::Broken,
+        UpstreamError::Broken(_) | UpstreamError::Refused(_) | UpstreamError::Unacceptable(_) => {
+            UpstreamOutcome::Broken
+        }
+        UpstreamError::Full => UpstreamOutcome::Full,
         UpstreamError::BreakerOpen { .. } => UpstreamOutcome::BreakerOpen,
         UpstreamError::ClientBody(_) => UpstreamOutcome::Aborted,
     }

@@ -10,7 +10,7 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::activity::InFlight;
-use crate::pipeline::body::AnswerBody;
+use crate::{pipeline::body::AnswerBody, upstream::body::BodyBroken};
 
 /// A body that counts as in flight until it is dropped.
 #[derive(Debug)]
@@ -89,12 +89,12 @@ impl Drop for GuardedBody {
 
 impl Body for GuardedBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyBroken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         let this = self.get_mut();
         this.withdraw();
         let polled = match &mut this.body {

@@ -267,8 +267,14 @@ pub static UPSTREAM: Section = Section {
         Key::new(
             "servers",
             Kind::OneOrMany(&Kind::Server),
-            "http://, https:// or unix:/path",
+            "http://, https://, h2c:// (HTTP/2 in clear) or unix:/path",
             "",
+        ),
+        Key::new(
+            "protocol",
+            Kind::Choice(&["http1", "http2"]),
+            "what https servers are spoken to in",
+            "\"http1\"",
         ),
         Key::new(
             "balance",
@@ -302,6 +308,12 @@ pub static UPSTREAM: Section = Section {
             },
             "idle connections kept to each server by each worker",
             "256",
+        ),
+        Key::new(
+            "h2_connections",
+            Kind::Integer { min: 1, max: 1024 },
+            "most HTTP/2 connections to each server by each worker, each for at most 100 requests at once",
+            "8",
         ),
         Key::new(
             "tunnel_idle",

@@ -20,7 +20,7 @@ use crate::{
         breaker::BreakerRules,
         budget::Budget,
         cluster::{Cluster, HealthRules},
-        endpoint::{Address, Endpoint, LinkRules},
+        endpoint::{Address, Endpoint, LinkRules, Protocol},
     },
     wire::path::Profile,
 };
@@ -65,8 +65,9 @@ fn compile_one(
             Some("add `servers = [\"http://127.0.0.1:8000\"]`".into()),
         );
     }
-    let link = link_rules(reader);
-    let ca = authorities(reader);
+    let protocol = protocol(reader, servers.as_deref().unwrap_or_default());
+    let link = link_rules(reader, protocol);
+    let ca = authorities(reader, protocol);
     let server_name = reader.get::<String>("server_name");
     let mut endpoints = Vec::new();
     for server in servers? {
@@ -93,6 +94,7 @@ fn compile_one(
     Some(Cluster {
         name: name.into(),
         endpoints,
+        protocol,
         balance: balance(reader),
         response_timeout: reader
             .get("response_timeout")
@@ -109,9 +111,41 @@ fn compile_one(
     })
 }
 
-fn link_rules(reader: &Reader<'_>) -> LinkRules {
+/// What is spoken to the servers of an upstream: one thing to all of them, since a request is made for it.
+fn protocol(reader: &Reader<'_>, servers: &[ServerUrl]) -> Protocol {
+    let stated = reader.get::<String>("protocol");
+    let of = |server: &ServerUrl| match (server.scheme(), stated.as_deref()) {
+        (Scheme::H2c, _) | (Scheme::Https, Some("http2")) => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let first = servers.first().map_or(Protocol::Http1, of);
+    if servers.iter().any(|server| of(server) != first) {
+        reader.error(
+            "servers",
+            "the servers of one upstream are spoken to in one version of HTTP",
+            Some("make two upstreams of them".into()),
+        );
+    }
+    let contradicted =
+        servers
+            .iter()
+            .find_map(|server| match (server.scheme(), stated.as_deref()) {
+                (Scheme::H2c, Some("http1")) => Some("use `http://` for HTTP/1.1 in clear"),
+                (Scheme::Http, Some("http2")) => Some("use `h2c://` for HTTP/2 in clear"),
+                _ => None,
+            });
+    if let Some(hint) = contradicted {
+        let message = "`protocol` is for https servers; in clear the address says it";
+        reader.error("protocol", message, Some(hint.into()));
+    }
+    first
+}
+
+fn link_rules(reader: &Reader<'_>, protocol: Protocol) -> LinkRules {
     let breaker = reader.section("breaker");
     LinkRules {
+        protocol,
+        shared_limit: reader.get("h2_connections").unwrap_or(8),
         connect_timeout: reader
             .get("connect_timeout")
             .unwrap_or(Duration::from_secs(3)),
@@ -170,13 +204,16 @@ fn balance(reader: &Reader<'_>) -> Balance {
 }
 
 /// The authorities of `ca`, with the file's bytes so that a changed file makes another endpoint.
-fn authorities(reader: &Reader<'_>) -> Option<(PathBuf, Vec<u8>, Arc<ClientConfig>)> {
+fn authorities(
+    reader: &Reader<'_>,
+    protocol: Protocol,
+) -> Option<(PathBuf, Vec<u8>, Arc<ClientConfig>)> {
     let path = reader.path("ca")?;
     let mut roots = RootCertStore::empty();
     let read = trust::add(&mut roots, &path)
         .and_then(|()| std::fs::read(&path).map_err(|e| e.to_string()));
     match read {
-        Ok(bytes) => Some((path, bytes, trust::client_config(roots))),
+        Ok(bytes) => Some((path, bytes, trust::client_config(roots, alpn(protocol)))),
         Err(cause) => {
             reader.error(
                 "ca",
@@ -201,7 +238,7 @@ fn address(
         ServerUrl::Tcp { scheme, host, port } => (*scheme, plain(host), *port),
     };
     match scheme {
-        Scheme::Http => Some(Address::Tcp { host, port }),
+        Scheme::Http | Scheme::H2c => Some(Address::Tcp { host, port }),
         Scheme::Https => {
             let wanted = rules.server_name.clone().unwrap_or_else(|| host.clone());
             let Ok(name) = ServerName::try_from(wanted.clone()) else {
@@ -213,7 +250,7 @@ fn address(
                 return None;
             };
             let config = ca.map_or_else(
-                || trust::client_config(trust::system_roots().clone()),
+                || trust::client_config(trust::system_roots().clone(), alpn(rules.link.protocol)),
                 Arc::clone,
             );
             Some(Address::Tls {
@@ -223,14 +260,14 @@ fn address(
                 config,
             })
         }
-        Scheme::H2c => {
-            reader.error(
-                "servers",
-                "backends are spoken to in HTTP/1.1",
-                Some("use `http://` or `https://`".into()),
-            );
-            None
-        }
+    }
+}
+
+/// What is offered in a TLS handshake (RFC 7301 §6).
+fn alpn(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http1 => "http/1.1",
+        Protocol::Http2 => "h2",
     }
 }
 

@@ -1,7 +1,8 @@
 //! The backend's body on its way to the client, with the lease on its connection.
 //!
-//! When the body has ended and the request body went out whole, the connection goes back to its pool; in every
-//! other case it is closed. A body that breaks is an error, so that the client sees an abort and never a clean end.
+//! When the body has ended and the request body went out whole, an HTTP/1.1 connection goes back to its pool; in every
+//! other case it is closed. Of an HTTP/2 connection, room for one request is given back. A body that breaks is an error,
+//! so that the client sees an abort and never a clean end.
 
 use std::{
     pin::Pin,
@@ -14,18 +15,25 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{endpoint::InFlight, link::Link, pool::Pool};
+use super::{endpoint::InFlight, link::Link, pool::Pool, shared::Slot};
 use crate::wire::body::BodyProgress;
+
+/// What an exchange goes over.
+#[derive(Debug)]
+pub enum Carrier {
+    /// An HTTP/1.1 connection, for this exchange alone, and the pool that it goes back to.
+    Alone(Link, Arc<Pool>),
+    /// A place on an HTTP/2 connection.
+    Shared(Slot),
+}
 
 /// A connection that is lent to one exchange.
 #[derive(Debug)]
 pub struct Lease {
     /// The connection itself.
-    pub link: Link,
+    pub carrier: Carrier,
     /// Counts the exchange on its endpoint, where that matters to the next choice.
     pub in_flight: Option<InFlight>,
-    /// The pool that it goes back to.
-    pub pool: Arc<Pool>,
     /// The request body, when there was one.
     pub progress: Option<Arc<BodyProgress>>,
     /// What becomes of the connection.
@@ -37,7 +45,7 @@ pub struct Lease {
 pub enum After {
     /// It waits for the next request.
     Keep,
-    /// It is closed: the two sides may not agree on where the exchange ended.
+    /// It is closed, unless it is shared: the two sides may not agree on where the exchange ended.
     Close,
 }
 
@@ -51,8 +59,21 @@ impl Lease {
         if self.progress.as_ref().is_some_and(|p| !p.is_complete()) {
             return;
         }
-        self.pool.put(self.link, Instant::now());
+        if let Carrier::Alone(link, pool) = self.carrier {
+            pool.put(link, Instant::now());
+        }
     }
+}
+
+/// A backend's body broke. What HTTP said of it is for the log: the client is told of a failure of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyBroken {
+    /// The connection or the stream broke.
+    #[error("response body broken: {0}")]
+    Exchange(hyper::Error),
+    /// The stream was reset as if all were well, before the body had ended (RFC 9113 §8.1).
+    #[error("response body ended early")]
+    Early,
 }
 
 /// A backend's response body.
@@ -79,6 +100,11 @@ impl UpstreamBody {
         }
     }
 
+    fn is_shared(&self) -> bool {
+        let carrier = self.lease.as_ref().map(|lease| &lease.carrier);
+        matches!(carrier, Some(Carrier::Shared(_)))
+    }
+
     fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.release();
@@ -88,12 +114,12 @@ impl UpstreamBody {
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyBroken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         loop {
             match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -105,7 +131,12 @@ impl Body for UpstreamBody {
                 }
                 Some(Err(error)) => {
                     self.lease = None;
-                    return Poll::Ready(Some(Err(error)));
+                    return Poll::Ready(Some(Err(BodyBroken::Exchange(error))));
+                }
+                // hyper takes such a reset for the end, which it is only where the end was told.
+                None if !self.incoming.is_end_stream() && self.is_shared() => {
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(BodyBroken::Early)));
                 }
                 None => {
                     self.release();

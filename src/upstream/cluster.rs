@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use http::Uri;
 
-use super::{balance::Balance, budget::Budget, endpoint::Endpoint};
+use super::{
+    balance::Balance,
+    budget::Budget,
+    endpoint::{Endpoint, Protocol},
+};
 use crate::{observe::metrics::UpstreamMetrics, wire::path::Profile};
 
 /// The compiled upstream. Endpoints are shared with the snapshots before and after it.
@@ -14,6 +18,8 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// Its servers, never empty.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// What is spoken to each of them.
+    pub protocol: Protocol,
     /// How one is chosen.
     pub balance: Balance,
     /// How long the backend may take to begin its answer, from the end of the request body.

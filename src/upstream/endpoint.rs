@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use super::{
     breaker::{Breaker, BreakerRules},
     pool::Pool,
+    shared::Shared,
 };
 
 /// Where a server listens.
@@ -41,15 +42,28 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// What is spoken to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: a connection carries one request at a time.
+    Http1,
+    /// HTTP/2: in clear by prior knowledge, over TLS by agreement (RFC 9113 §3).
+    Http2,
+}
+
 /// What a connection to a server needs besides its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkRules {
+    /// What is spoken.
+    pub protocol: Protocol,
     /// Bound on TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// Idle connections kept by each worker.
     pub idle_limit: usize,
+    /// HTTP/2 connections opened by each worker.
+    pub shared_limit: usize,
     /// When the breaker opens.
     pub breaker: BreakerRules,
 }
@@ -69,6 +83,8 @@ pub struct Endpoint {
     in_flight: Load,
     /// One a worker, made by that worker when it first sends: so it stands among what no other worker writes.
     pools: Box<[OnceLock<Arc<Pool>>]>,
+    /// The same of shared connections.
+    shared: Box<[OnceLock<Shared>]>,
 }
 
 /// Written with each request, so it stands apart from what each request reads.
@@ -87,6 +103,7 @@ impl Endpoint {
             healthy: AtomicBool::new(true),
             in_flight: Load::default(),
             pools: (0..workers.max(1)).map(|_| OnceLock::new()).collect(),
+            shared: (0..workers.max(1)).map(|_| OnceLock::new()).collect(),
         }
     }
 
@@ -103,10 +120,26 @@ impl Endpoint {
             .get_or_init(|| Arc::new(Pool::new(idle_limit, idle_timeout)))
     }
 
+    /// The shared connections of one worker; a worker beyond the list shares the first's.
+    pub fn shared(&self, worker: usize) -> &Shared {
+        let LinkRules {
+            shared_limit,
+            idle_timeout,
+            ..
+        } = self.rules;
+        self.shared
+            .get(worker)
+            .unwrap_or(&self.shared[0])
+            .get_or_init(|| Shared::new(shared_limit, idle_timeout))
+    }
+
     /// Drops idle connections of one worker that sat too long.
     pub fn sweep(&self, worker: usize, now: Instant) {
         if let Some(pool) = self.pools.get(worker).and_then(OnceLock::get) {
             pool.sweep(now);
+        }
+        if let Some(shared) = self.shared.get(worker).and_then(OnceLock::get) {
+            shared.sweep();
         }
     }
 

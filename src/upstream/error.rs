@@ -22,9 +22,15 @@ pub enum UpstreamError {
     /// The connection broke, or the answer is not HTTP.
     #[error("broken exchange: {0}")]
     Broken(#[source] hyper::Error),
+    /// The backend refused the request before it looked at it (RFC 9113 §8.7).
+    #[error("refused stream: {0}")]
+    Refused(#[source] hyper::Error),
     /// The answer is HTTP that must not be passed on.
     #[error("unacceptable answer: {0}")]
     Unacceptable(&'static str),
+    /// Every connection that may be made carries all the requests that it can.
+    #[error("no stream free")]
+    Full,
     /// Every endpoint rests after failures.
     #[error("breaker open")]
     BreakerOpen {
@@ -43,7 +49,7 @@ pub enum Fault {
     Client,
     /// The backend's; counts against its breaker.
     Upstream,
-    /// Nobody's now: the breaker refused.
+    /// Nobody's now: the breaker refused, or there was no room.
     Resting,
     /// Ours.
     Gate,
@@ -55,9 +61,9 @@ impl UpstreamError {
         match self {
             Self::Connect(_) => Reason::UpstreamUnreachable,
             Self::ConnectTimeout | Self::ResponseTimeout => Reason::UpstreamTimeout,
-            Self::Broken(_) | Self::Unacceptable(_) => Reason::UpstreamBroken,
+            Self::Broken(_) | Self::Refused(_) | Self::Unacceptable(_) => Reason::UpstreamBroken,
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
-            Self::NoRoom(_) => Reason::Overloaded,
+            Self::Full | Self::NoRoom(_) => Reason::Overloaded,
             Self::ClientBody(reason) => *reason,
         }
     }
@@ -66,15 +72,18 @@ impl UpstreamError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::ClientBody(_) => Fault::Client,
-            Self::BreakerOpen { .. } => Fault::Resting,
+            Self::Full | Self::BreakerOpen { .. } => Fault::Resting,
             Self::NoRoom(_) => Fault::Gate,
             _ => Fault::Upstream,
         }
     }
 
-    /// True when nothing was sent, so that another try cannot repeat an effect.
-    pub fn nothing_was_sent(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+    /// True when nothing was sent or nobody looked at it, so that another try cannot repeat an effect.
+    pub fn had_no_effect(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect(_) | Self::ConnectTimeout | Self::Refused(_)
+        )
     }
 
     /// A short word for the access line.
@@ -84,6 +93,8 @@ impl UpstreamError {
             Self::ConnectTimeout => "connect-timeout",
             Self::ResponseTimeout => "response-timeout",
             Self::Broken(_) => "broken",
+            Self::Refused(_) => "refused-stream",
+            Self::Full => "no-stream",
             Self::Unacceptable(what) => what,
             Self::BreakerOpen { .. } => "breaker-open",
             Self::NoRoom(_) => "open-files",

@@ -5,12 +5,15 @@
 
 use std::sync::{Arc, Weak};
 
-use http::{Request, Uri, header};
+use http::{Request, Response, Uri, header};
+use hyper::body::Incoming;
 
 use super::{
     cluster::Cluster,
-    connect::connect,
-    endpoint::{Address, Endpoint},
+    connect,
+    endpoint::{Address, Endpoint, Protocol},
+    error::UpstreamError,
+    two,
 };
 use crate::wire::body::ClientBody;
 
@@ -56,9 +59,6 @@ fn note(cluster: &Cluster, endpoint: &Arc<Endpoint>, well: bool) {
 
 /// A server is well when it answers with 2xx or 3xx.
 async fn is_well(endpoint: &Endpoint, path: &Uri) -> bool {
-    let Ok(mut sender) = connect(endpoint).await else {
-        return false;
-    };
     let mut request = Request::new(ClientBody::Empty);
     *request.uri_mut() = path.clone();
     let host = match &endpoint.address {
@@ -67,8 +67,28 @@ async fn is_well(endpoint: &Endpoint, path: &Uri) -> bool {
     };
     let Ok(host) = host.parse() else { return false };
     request.headers_mut().insert(header::HOST, host);
-    match sender.send_request(request).await {
+    match ask(endpoint, request).await {
         Ok(response) => response.status().is_success() || response.status().is_redirection(),
         Err(_) => false,
     }
+}
+
+async fn ask(
+    endpoint: &Endpoint,
+    mut request: Request<ClientBody>,
+) -> Result<Response<Incoming>, UpstreamError> {
+    let answer = match endpoint.rules.protocol {
+        Protocol::Http1 => {
+            connect::connect(endpoint)
+                .await?
+                .send_request(request)
+                .await
+        }
+        Protocol::Http2 => {
+            two::address(&mut request, endpoint)?;
+            let mut two = two::connect(endpoint).await?;
+            two.sender.send_request(request).await
+        }
+    };
+    answer.map_err(UpstreamError::Broken)
 }

@@ -47,7 +47,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    fn new() -> Self {
+    /// No deadline yet.
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {
             timer: Box::pin(sleep_until(now)),

@@ -2,7 +2,8 @@
 //!
 //! [`send`](send::send) is the only door to the network for requests, and `pipeline::forward` its only caller.
 //! A [`Cluster`](cluster::Cluster) is one `[upstreams.NAME]`; an [`Endpoint`](endpoint::Endpoint) one server of it,
-//! with its breaker and one pool of idle connections a worker. Endpoints outlive a reload.
+//! with its breaker and, for each worker, one pool of idle connections or one set of shared ones. Endpoints outlive a
+//! reload.
 
 pub mod balance;
 pub mod body;
@@ -16,5 +17,8 @@ pub mod health;
 pub mod link;
 pub mod pool;
 pub mod send;
-pub mod tunnel;
+pub mod shared;
+pub mod stream;
 pub mod trail;
+pub mod tunnel;
+pub mod two;

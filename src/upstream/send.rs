@@ -1,7 +1,8 @@
 //! Sends one request to one endpoint of a cluster and waits for the head of the answer.
 //!
-//! A try is repeated only where it cannot repeat an effect: when no connection could be made, or when a kept
-//! connection turned out to be closed before the request was written on it (RFC 9110 §9.2.2).
+//! A try is repeated only where it cannot repeat an effect: when no connection could be made, when a kept connection
+//! turned out to be closed before the request was written on it (RFC 9110 §9.2.2), or when an HTTP/2 server says that it
+//! did not look at the request (RFC 9113 §8.7).
 
 use std::{
     future::poll_fn,
@@ -12,18 +13,19 @@ use std::{
 };
 
 use http::{Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::{
     balance::Pick,
-    body::{After, Lease},
+    body::{After, Carrier, Lease},
     cluster::Cluster,
     connect::connect,
-    endpoint::{Endpoint, InFlight},
+    endpoint::{Endpoint, InFlight, Protocol},
     error::{Fault, UpstreamError},
-    link::Link,
+    link::{Link, Patience},
     pool::Pool,
     trail::Trail,
+    two,
 };
 use crate::{
     state::clock,
@@ -74,14 +76,15 @@ pub async fn send(
         let (place, endpoint) = choose(outbound, trail.endpoint)?;
         trail.endpoint = Some(place);
         trail.attempts = trail.attempts.saturating_add(1);
-        let outcome = attempt(outbound, endpoint, request).await;
+        let outcome = match cluster.protocol {
+            Protocol::Http1 => attempt(outbound, endpoint, request).await,
+            Protocol::Http2 => Box::pin(attempt_two(outbound, endpoint, request)).await,
+        };
         judge(endpoint, outcome.as_ref().err().map(|(error, _)| error));
         match outcome {
             Ok(sent) => return Ok(sent),
             Err((error, Some(unsent)))
-                if error.nothing_was_sent()
-                    && tries < cluster.retries
-                    && cluster.budget.spend() =>
+                if error.had_no_effect() && tries < cluster.retries && cluster.budget.spend() =>
             {
                 tries += 1;
                 request = *unsent;
@@ -131,6 +134,18 @@ struct Seat {
     pool: Arc<Pool>,
 }
 
+impl Seat {
+    fn with(self, link: Link) -> (Carrier, Option<InFlight>) {
+        (Carrier::Alone(link, self.pool), self.in_flight)
+    }
+}
+
+/// Counts the exchange where the balance compares endpoints.
+fn counted(cluster: &Cluster, endpoint: &Arc<Endpoint>) -> Option<InFlight> {
+    let compared = cluster.balance.compares(&cluster.endpoints);
+    compared.then(|| InFlight::on(endpoint))
+}
+
 type Unsent = Option<Box<Request<ClientBody>>>;
 
 /// One try on one endpoint: a kept connection first, else a new one.
@@ -139,10 +154,8 @@ async fn attempt(
     endpoint: &Arc<Endpoint>,
     request: Request<ClientBody>,
 ) -> Result<Sent, (UpstreamError, Unsent)> {
-    let cluster = outbound.cluster;
-    let compared = cluster.balance.compares(&cluster.endpoints);
     let seat = Seat {
-        in_flight: compared.then(|| InFlight::on(endpoint)),
+        in_flight: counted(outbound.cluster, endpoint),
         pool: Arc::clone(endpoint.pool(outbound.worker)),
     };
     let mut request = request;
@@ -154,8 +167,8 @@ async fn attempt(
             &request,
             outbound.sending.saturating_duration_since(idle.since),
         );
-        match exchange((outbound, outbound.sending), &mut idle.link, request).await {
-            Ok(response) => return accept(outbound, response, idle.link, seat),
+        match alone((outbound, outbound.sending), &mut idle.link, request).await {
+            Ok(response) => return accept(outbound, response, seat.with(idle.link)),
             Err((_, Some(unsent))) => request = *unsent,
             Err((error, None)) => match spare {
                 Some(again) if matches!(&error, UpstreamError::Broken(_)) => request = again,
@@ -168,10 +181,42 @@ async fn attempt(
         Ok(sender) => Link::new(sender),
         Err(error) => return Err((error, Some(Box::new(request)))),
     };
-    match exchange((outbound, Instant::now()), &mut link, request).await {
-        Ok(response) => accept(outbound, response, link, seat),
+    match alone((outbound, Instant::now()), &mut link, request).await {
+        Ok(response) => accept(outbound, response, seat.with(link)),
         Err((error, _)) => Err((error, None)),
     }
+}
+
+/// One try on one endpoint that speaks HTTP/2. A connection that went away before the request was written gives the
+/// request back; there are no more such connections than may be open.
+async fn attempt_two(
+    outbound: &Outbound<'_>,
+    endpoint: &Arc<Endpoint>,
+    mut request: Request<ClientBody>,
+) -> Result<Sent, (UpstreamError, Unsent)> {
+    let in_flight = counted(outbound.cluster, endpoint);
+    if let Err(error) = two::address(&mut request, endpoint) {
+        return Err((error, None));
+    }
+    let shared = endpoint.shared(outbound.worker);
+    for _ in 0..=endpoint.rules.shared_limit {
+        let slot = match shared.slot(endpoint).await {
+            Ok(slot) => slot,
+            Err(error) => return Err((error, Some(Box::new(request)))),
+        };
+        let may_return = outbound.cluster.retries > 0;
+        let spare = may_return.then(|| copy(&request)).flatten().map(Box::new);
+        let mut sender = slot.sender();
+        let answer = sender.try_send_request(request);
+        let mut patience = Patience::new();
+        match exchange((outbound, Instant::now()), &mut patience, answer).await {
+            Ok(response) => return accept(outbound, response, (Carrier::Shared(slot), in_flight)),
+            Err((_, Some(unsent))) => request = *unsent,
+            Err((error @ UpstreamError::Refused(_), None)) => return Err((error, spare)),
+            Err((error, None)) => return Err((error, None)),
+        }
+    }
+    Err((UpstreamError::Full, None))
 }
 
 /// A copy of a request that may be sent again when a kept connection breaks: safe methods without a body, and only
@@ -181,25 +226,45 @@ fn spare(request: &Request<ClientBody>, idle: Duration) -> Option<Request<Client
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
     );
-    if idle < TRUSTED_IDLE || !safe || !matches!(request.body(), ClientBody::Empty) {
+    if idle < TRUSTED_IDLE || !safe {
+        return None;
+    }
+    copy(request)
+}
+
+/// The same request once more, if it has no body.
+fn copy(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
+    if !matches!(request.body(), ClientBody::Empty) {
         return None;
     }
     let mut copy = Request::new(ClientBody::Empty);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     Some(copy)
+}
+
+type Outcome = Result<Response<Incoming>, (UpstreamError, Unsent)>;
+
+/// An exchange that has its connection to itself.
+async fn alone(
+    sending: (&Outbound<'_>, Instant),
+    link: &mut Link,
+    request: Request<ClientBody>,
+) -> Outcome {
+    let Link { sender, patience } = link;
+    exchange(sending, patience, sender.try_send_request(request)).await
 }
 
 /// Writes the request and waits for the head, as long as the client's body moves.
 async fn exchange(
     (outbound, began): (&Outbound<'_>, Instant),
-    link: &mut Link,
-    request: Request<ClientBody>,
-) -> Result<Response<Incoming>, (UpstreamError, Unsent)> {
+    patience: &mut Patience,
+    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<ClientBody>>>>,
+) -> Outcome {
     let limit = outbound.cluster.response_timeout;
-    let Link { sender, patience } = link;
-    let mut answer = pin!(sender.try_send_request(request));
+    let mut answer = pin!(answer);
     let taken = || outbound.progress.as_ref().map_or(0, |p| p.bytes());
     let mut before = taken();
     patience.begin(began.into(), limit);
@@ -231,16 +296,27 @@ async fn exchange(
 fn blame(outbound: &Outbound<'_>, error: hyper::Error) -> UpstreamError {
     match outbound.progress.as_ref().and_then(|p| p.fault()) {
         Some(reason) => UpstreamError::ClientBody(reason),
+        None if is_refusal(&error) => UpstreamError::Refused(error),
         None => UpstreamError::Broken(error),
     }
+}
+
+/// Whether an HTTP/2 server says that it did not look at the request: it refused the stream, or went away naming an
+/// earlier one as its last. Of a stream up to that last one, h2 tells the broken connection instead.
+fn is_refusal(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (refused || cause.is_go_away())
+    })
 }
 
 /// Refuses answers that could be read in two ways; their connection is closed.
 fn accept(
     outbound: &Outbound<'_>,
     response: Response<Incoming>,
-    link: Link,
-    seat: Seat,
+    (carrier, in_flight): (Carrier, Option<InFlight>),
 ) -> Result<Sent, (UpstreamError, Unsent)> {
     let headers = response.headers();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
@@ -260,9 +336,8 @@ fn accept(
     Ok(Sent {
         response,
         lease: Lease {
-            link,
-            in_flight: seat.in_flight,
-            pool: seat.pool,
+            carrier,
+            in_flight,
             progress: outbound.progress.clone(),
             after: After::Keep,
         },

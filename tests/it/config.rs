@@ -485,3 +485,27 @@ fn a_guard_that_would_never_be_asked_is_an_error() {
         assert!(said.contains(word), "{said}");
     }
 }
+
+#[test]
+fn one_upstream_is_spoken_to_in_one_version_of_http() {
+    let servers = "servers = [\"http://127.0.0.1:8000\"]";
+    check(&with(servers, "servers = [\"h2c://127.0.0.1:8000\"]")).expect_accepted();
+    let https = "servers = [\"https://127.0.0.1:8000\"]\nprotocol = \"http2\"";
+    check(&with(servers, https)).expect_accepted();
+    for (lines, message) in [
+        (
+            "servers = [\"http://127.0.0.1:1\", \"h2c://127.0.0.1:2\"]",
+            "the servers of one upstream are spoken to in one version of HTTP",
+        ),
+        (
+            "servers = [\"http://127.0.0.1:1\"]\nprotocol = \"http2\"",
+            "use `h2c://` for HTTP/2 in clear",
+        ),
+        (
+            "servers = [\"h2c://127.0.0.1:1\"]\nprotocol = \"http1\"",
+            "use `http://` for HTTP/1.1 in clear",
+        ),
+    ] {
+        check(&with(servers, lines)).expect_refused(&[message]);
+    }
+}

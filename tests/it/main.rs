@@ -21,6 +21,7 @@ mod demo;
 mod deploy;
 mod floods;
 mod forwarding;
+mod h2_backends;
 mod headers;
 mod idle;
 mod legacy;

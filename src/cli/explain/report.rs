@@ -214,7 +214,11 @@ impl fmt::Display for Report<'_> {
                 .uri()
                 .path_and_query()
                 .map_or("/", |target| target.as_str());
-            writeln!(f, "  {} {target} HTTP/1.1", request.method())?;
+            let version = match request.version() {
+                http::Version::HTTP_2 => "HTTP/2",
+                _ => "HTTP/1.1",
+            };
+            writeln!(f, "  {} {target} {version}", request.method())?;
             fields(f, request.headers())?;
         }
         let Some(answer) = &self.answer else {
