@@ -15,6 +15,7 @@ mod bearer;
 mod browser;
 mod cli;
 mod config;
+mod corpus;
 mod cors;
 mod crowd;
 mod demo;
@@ -32,6 +33,8 @@ mod network;
 mod observatory;
 mod overload;
 mod paths;
+#[path = "../fuzz/src/properties/mod.rs"]
+mod properties;
 mod rbac;
 mod reload;
 mod smuggling;
