@@ -99,6 +99,53 @@ impl UpstreamOutcome {
     }
 }
 
+/// Why a server is left out for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EjectionCause {
+    /// It failed several times in a row.
+    Failures,
+    /// Its share of 5xx answers lies far above that of its peers.
+    Errors,
+}
+
+impl EjectionCause {
+    pub(super) const ALL: [Self; 2] = [Self::Failures, Self::Errors];
+
+    /// The word of the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failures => "failures",
+            Self::Errors => "errors",
+        }
+    }
+}
+
+/// How a server of an upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// It is asked.
+    Ready,
+    /// It fails its health check.
+    Unhealthy,
+    /// It does worse than its peers.
+    Ejected,
+    /// Its breaker is open.
+    Resting,
+}
+
+impl ServerState {
+    pub(super) const ALL: [Self; 4] = [Self::Ready, Self::Unhealthy, Self::Ejected, Self::Resting];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Resting => "resting",
+        }
+    }
+}
+
 /// Whether a refusal took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

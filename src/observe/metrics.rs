@@ -19,8 +19,11 @@ use super::labels::MethodClass;
 use super::scrape;
 use crate::wire::halt::{Reason, Stage};
 
-pub use super::labels::{ConnectionState, Mode, ReloadOutcome, UpstreamOutcome};
+pub use super::labels::{
+    ConnectionState, EjectionCause, Mode, ReloadOutcome, ServerState, UpstreamOutcome,
+};
 pub use super::scrape::CONTENT_TYPE;
+pub use super::upstreams::{ServerReading, UpstreamMetrics};
 
 /// Blueprint and route of requests that matched none.
 const UNMATCHED: &str = "none";
@@ -261,42 +264,6 @@ fn status_class(status: Option<u16>) -> usize {
 
 const fn request_index(class: usize, decision: Decision) -> usize {
     class * Decision::ALL.len() + decision as usize
-}
-
-/// The counts of one upstream.
-#[derive(Debug)]
-pub struct UpstreamMetrics {
-    outcomes: Counters,
-    pub(super) durations: Durations,
-}
-
-impl Default for UpstreamMetrics {
-    fn default() -> Self {
-        Self {
-            outcomes: Counters::new(UpstreamOutcome::ALL.len()),
-            durations: Durations::new(),
-        }
-    }
-}
-
-impl UpstreamMetrics {
-    /// Counts an attempt; the time until the response head goes into the histogram when there was one.
-    pub fn record(&self, outcome: UpstreamOutcome, duration: Duration) {
-        self.outcomes.add(outcome as usize, 1);
-        if outcome == UpstreamOutcome::Answered {
-            self.durations.observe(duration);
-        }
-    }
-
-    pub(super) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let read = |outcome| {
-            (
-                UpstreamOutcome::as_str(outcome),
-                self.outcomes.sum(outcome as usize),
-            )
-        };
-        UpstreamOutcome::ALL.into_iter().map(read)
-    }
 }
 
 #[derive(Debug)]

@@ -9,3 +9,4 @@ mod labels;
 pub mod log;
 pub mod metrics;
 mod scrape;
+mod upstreams;

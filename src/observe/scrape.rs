@@ -13,7 +13,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::cells::Durations;
-use super::metrics::{ConnectionState, Families, LimiterReading, ReloadOutcome, lock};
+use super::metrics::{
+    ConnectionState, Families, LimiterReading, ReloadOutcome, ServerReading, lock,
+};
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,6 +36,7 @@ impl Collector for Families {
         encode_routes(self, out)?;
         encode_refusals(self, out)?;
         encode_upstreams(self, out)?;
+        encode_servers(self, out)?;
         encode_issuers(self, out)?;
         encode_connections(self, out)?;
         encode_program(self, out)?;
@@ -93,6 +96,26 @@ fn encode_upstreams(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt
             &[("upstream", upstream.as_str())],
             &metrics.durations,
         )?;
+    }
+    Ok(())
+}
+
+fn encode_servers(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let upstreams = lock(&families.upstreams);
+    let help = "Servers that were left out for doing worse than their peers";
+    let mut ejections = counter(out, "upstream_ejections", help)?;
+    for (upstream, metrics) in &*upstreams {
+        for (cause, count) in metrics.ejections() {
+            let labels = [("upstream", upstream.as_str()), ("cause", cause)];
+            add_count(&mut ejections, &labels, count)?;
+        }
+    }
+    let mut servers = gauge(out, "upstream_servers", "Servers by state")?;
+    for (upstream, metrics) in &*upstreams {
+        for (state, count) in metrics.servers().into_iter().flat_map(ServerReading::read) {
+            let labels = [("upstream", upstream.as_str()), ("state", state)];
+            add_value(&mut servers, &labels, i64::from(count))?;
+        }
     }
     Ok(())
 }

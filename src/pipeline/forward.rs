@@ -20,7 +20,6 @@ use crate::{
     policy,
     snapshot::Route,
     upstream::{
-        balance::{Balance, Pick},
         body::{After, UpstreamBody},
         endpoint::Protocol,
         error::UpstreamError,
@@ -58,17 +57,16 @@ pub async fn forward(
     recording.progress.clone_from(&progress);
     let request = outgoing(route, arrival.upgrade, &mut recording.exchange, body);
     let sending = std::time::Instant::now();
+    let mut trail = std::mem::take(&mut recording.trail);
     let outbound = Outbound {
         sending,
         cluster: &route.cluster,
         worker: recording.worker().index,
-        pick: Pick {
-            seed: recording.worker().random(),
-            client: client_key(route, &recording),
-        },
+        seed: recording.worker().random(),
+        client: recording.exchange.client,
+        hasher: &recording.worker().survivors.hasher,
         progress,
     };
-    let mut trail = std::mem::take(&mut recording.trail);
     let sent = send(&outbound, request, &mut trail).await;
     recording.trail = trail;
     recording.upstream_duration = sending.elapsed();
@@ -101,17 +99,6 @@ fn bounds(route: &Route, listener: BodyBounds) -> BodyBounds {
         bytes,
         watched_bytes,
         ..listener
-    }
-}
-
-/// The client for balancing by client; hashed only where it counts.
-fn client_key(route: &Route, recording: &Recording) -> u64 {
-    match route.cluster.balance {
-        Balance::HashClient => {
-            let hasher = &recording.worker().survivors.hasher;
-            hasher.client(recording.exchange.client)
-        }
-        Balance::PowerOfTwo | Balance::RoundRobin(_) => 0,
     }
 }
 

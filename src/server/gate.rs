@@ -31,7 +31,7 @@ use crate::{
     },
     pipeline::worker::Worker,
     snapshot::{Snapshot, server::AccessTarget, survivors::Survivors},
-    upstream::health,
+    upstream::watch,
 };
 
 /// How long the last access lines may take to be written.
@@ -368,6 +368,6 @@ fn look_after(in_use: &InUse) {
         tokio::spawn(Issuer::keep_fresh(Arc::downgrade(issuer)));
     }
     for cluster in &in_use.snapshot.clusters {
-        tokio::spawn(health::watch(Arc::downgrade(cluster)));
+        watch::look_after(cluster);
     }
 }

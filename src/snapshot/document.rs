@@ -1,6 +1,9 @@
 //! The root of the TOML file: every section and key that there is, beside the sections that policies declare.
 
-use super::sections::{ADMIN, ISSUER, LOG, SERVER, TLS, UPSTREAM};
+use super::{
+    sections::{ADMIN, ISSUER, LOG, SERVER, TLS},
+    upstream_section::UPSTREAM,
+};
 use crate::{
     config::{Key, Kind, Section},
     policy::{authn, body_limit, cookies, cors, network, rate_limit, security_headers},

@@ -15,6 +15,7 @@ pub mod server;
 pub mod survivors;
 pub mod tls;
 pub mod trie;
+pub mod upstream_section;
 pub mod upstreams;
 
 use std::sync::Arc;

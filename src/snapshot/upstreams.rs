@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use crate::{
         budget::Budget,
         cluster::{Cluster, HealthRules},
         endpoint::{Address, Endpoint, LinkRules, Protocol},
+        outlier::OutlierRules,
     },
     wire::path::Profile,
 };
@@ -88,27 +89,70 @@ fn compile_one(
         endpoints.push(Arc::clone(&named.thing));
         kept.push(named);
     }
-    if endpoints.is_empty() {
-        return None;
-    }
-    Some(Cluster {
+    let connect_timeout = endpoints.first()?.rules.connect_timeout;
+    let mut cluster = cluster((name, endpoints), protocol, reader, survivors);
+    let both = connect_timeout.saturating_add(cluster.response_timeout);
+    cluster.request_timeout = reader.get("request_timeout").unwrap_or(both);
+    Some(cluster)
+}
+
+/// What the file says of an upstream beside its servers.
+fn cluster(
+    (name, endpoints): (&str, Vec<Arc<Endpoint>>),
+    protocol: Protocol,
+    reader: &Reader<'_>,
+    survivors: &Survivors,
+) -> Cluster {
+    let response_timeout = reader
+        .get("response_timeout")
+        .unwrap_or(Duration::from_secs(30));
+    Cluster {
         name: name.into(),
         endpoints,
         protocol,
         balance: balance(reader),
-        response_timeout: reader
-            .get("response_timeout")
-            .unwrap_or(Duration::from_secs(30)),
+        response_timeout,
+        request_timeout: response_timeout,
         retries: reader.section("retries").get("attempts").unwrap_or(1),
         budget: Budget::new(reader.section("retries").get("budget").unwrap_or(0.1)),
         health: health(reader),
+        outliers: outliers(reader),
+        slow_start: reader.get("slow_start").unwrap_or(Duration::from_secs(10)),
+        dns_refresh: reader
+            .get("dns_refresh")
+            .unwrap_or(Duration::from_secs(30))
+            .max(Duration::from_millis(100)),
         tunnel_idle: reader.get("tunnel_idle").unwrap_or(Duration::from_mins(10)),
         profile: reader
             .get::<String>("profile")
             .and_then(|word| word.parse::<Profile>().ok())
             .unwrap_or_default(),
         metrics: survivors.metrics.upstream(name),
-    })
+        ejecting: Mutex::new(()),
+    }
+}
+
+fn outliers(reader: &Reader<'_>) -> OutlierRules {
+    let section = reader.section("outliers");
+    let usual = OutlierRules::default();
+    let margin = section.get("margin").unwrap_or(usual.margin);
+    if !(0.0..=1.0).contains(&margin) {
+        section.error(
+            "margin",
+            format!("`{margin}` is no difference of two shares"),
+            Some("use a number from 0.0 to 1.0".into()),
+        );
+    }
+    OutlierRules {
+        every: section
+            .get("every")
+            .unwrap_or(usual.every)
+            .max(Duration::from_millis(50)),
+        margin,
+        requests: section.get("requests").unwrap_or(usual.requests),
+        out: section.get("out").unwrap_or(usual.out),
+        longest: section.get("longest").unwrap_or(usual.longest),
+    }
 }
 
 /// What is spoken to the servers of an upstream: one thing to all of them, since a request is made for it.

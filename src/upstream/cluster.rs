@@ -1,6 +1,9 @@
 //! One `[upstreams.NAME]`: its endpoints and how requests are sent to them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::Uri;
 
@@ -8,8 +11,12 @@ use super::{
     balance::Balance,
     budget::Budget,
     endpoint::{Endpoint, Protocol},
+    outlier::OutlierRules,
 };
-use crate::{observe::metrics::UpstreamMetrics, wire::path::Profile};
+use crate::{
+    observe::metrics::{ServerReading, ServerState, UpstreamMetrics},
+    wire::path::Profile,
+};
 
 /// The compiled upstream. Endpoints are shared with the snapshots before and after it.
 #[derive(Debug)]
@@ -24,18 +31,45 @@ pub struct Cluster {
     pub balance: Balance,
     /// How long the backend may take to begin its answer, from the end of the request body.
     pub response_timeout: Duration,
+    /// How long all tries together may take until the answer begins, the client's own pauses aside.
+    pub request_timeout: Duration,
     /// Further tries after a connect failure.
     pub retries: u32,
     /// What bounds them over all requests.
     pub budget: Budget,
     /// Active checks of its servers.
     pub health: Option<HealthRules>,
+    /// When a server that does worse than the others is left out.
+    pub outliers: OutlierRules,
+    /// How long the share of a server that came back grows.
+    pub slow_start: Duration,
+    /// How often names are looked up again.
+    pub dns_refresh: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,
     /// How this backend reads paths.
     pub profile: Profile,
     /// Counters that outlive a reload.
     pub metrics: Arc<UpstreamMetrics>,
+    /// Held by the one that leaves a server out, so that never too many are.
+    pub ejecting: Mutex<()>,
+}
+
+impl Cluster {
+    /// How its servers are now.
+    pub fn reading(&self, now_ms: u64) -> ServerReading {
+        let mut reading = ServerReading::default();
+        for endpoint in &self.endpoints {
+            let state = match endpoint.rank(now_ms, self.slow_start, 0) {
+                4 => ServerState::Resting,
+                3 => ServerState::Unhealthy,
+                2 => ServerState::Ejected,
+                _ => ServerState::Ready,
+            };
+            reading.count(state);
+        }
+        reading
+    }
 }
 
 /// `health = { … }`

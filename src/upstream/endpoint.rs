@@ -12,15 +12,19 @@ use std::{
 use rustls::pki_types::ServerName;
 
 use super::{
+    balance::salt,
     breaker::{Breaker, BreakerRules},
-    pool::Pool,
+    link::Way,
+    outlier::Standing,
+    pool::{Idle, Pool},
+    resolve::Names,
     shared::Shared,
 };
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
 pub enum Address {
-    /// A TCP server, its name resolved at each connect.
+    /// A TCP server.
     Tcp {
         /// Host name or address.
         host: String,
@@ -77,8 +81,14 @@ pub struct Endpoint {
     pub address: Address,
     /// Its rules.
     pub rules: LinkRules,
+    /// What its name stands for; a Unix socket has none.
+    pub names: Option<Names>,
     /// Its breaker.
     pub breaker: Breaker,
+    /// How it does beside its peers.
+    pub standing: Standing,
+    /// Its name as a number, for choices that depend on it.
+    pub salt: u64,
     healthy: AtomicBool,
     in_flight: Load,
     /// One a worker, made by that worker when it first sends: so it stands among what no other worker writes.
@@ -95,11 +105,20 @@ struct Load(AtomicU32);
 impl Endpoint {
     /// An endpoint with one pool a worker.
     pub fn new(name: &str, address: Address, rules: LinkRules, workers: usize) -> Self {
+        let names = match &address {
+            Address::Tcp { host, port } | Address::Tls { host, port, .. } => {
+                Some(Names::new(host, *port))
+            }
+            Address::Unix(_) => None,
+        };
         Self {
             name: name.into(),
             address,
             rules,
+            names,
             breaker: Breaker::new(rules.breaker),
+            standing: Standing::default(),
+            salt: salt(name),
             healthy: AtomicBool::new(true),
             in_flight: Load::default(),
             pools: (0..workers.max(1)).map(|_| OnceLock::new()).collect(),
@@ -133,6 +152,30 @@ impl Endpoint {
             .get_or_init(|| Shared::new(shared_limit, idle_timeout))
     }
 
+    /// A kept connection out of one of its pools that still leads to it.
+    pub fn take_idle(&self, pool: &Pool, now: Instant) -> Option<Idle> {
+        loop {
+            let mut idle = pool.take(now)?;
+            let way = &mut idle.link.way;
+            if self.is_led_to(*way) {
+                way.generation = self.generation();
+                return Some(idle);
+            }
+        }
+    }
+
+    /// Whether a connection leads to an address which the name still stands for.
+    pub fn is_led_to(&self, way: Way) -> bool {
+        let Some(names) = &self.names else {
+            return true;
+        };
+        way.generation == names.generation() || way.peer.is_some_and(|peer| names.holds(peer))
+    }
+
+    fn generation(&self) -> u32 {
+        self.names.as_ref().map_or(0, Names::generation)
+    }
+
     /// Drops idle connections of one worker that sat too long.
     pub fn sweep(&self, worker: usize, now: Instant) {
         if let Some(pool) = self.pools.get(worker).and_then(OnceLock::get) {
@@ -140,6 +183,19 @@ impl Endpoint {
         }
         if let Some(shared) = self.shared.get(worker).and_then(OnceLock::get) {
             shared.sweep();
+        }
+    }
+
+    /// How gladly it is asked: 0 is best, beyond 1 it is asked only where all the others are no better.
+    pub fn rank(&self, now_ms: u64, slow_start: Duration, draw: u64) -> u8 {
+        if self.breaker.is_open(now_ms) {
+            4
+        } else if !self.is_healthy() {
+            3
+        } else if self.standing.is_ejected(now_ms) {
+            2
+        } else {
+            u8::from(!self.standing.takes(now_ms, slow_start, draw))
         }
     }
 

@@ -86,6 +86,11 @@ impl UpstreamError {
         )
     }
 
+    /// True when the request may have reached the server, so that what it says may be the cause.
+    pub fn was_sent(&self) -> bool {
+        !matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+    }
+
     /// A short word for the access line.
     pub fn detail(&self) -> &'static str {
         match self {

@@ -15,7 +15,7 @@ use super::{
     error::UpstreamError,
     two,
 };
-use crate::wire::body::ClientBody;
+use crate::{state::clock, wire::body::ClientBody};
 
 /// Failures in a row that take a server out.
 const FAILURES: u32 = 2;
@@ -50,6 +50,7 @@ fn note(cluster: &Cluster, endpoint: &Arc<Endpoint>, well: bool) {
     if endpoint.mark_healthy(well) {
         let (upstream, server) = (&*cluster.name, &*endpoint.name);
         if well {
+            endpoint.standing.come_back(clock::now_ms());
             tracing::info!(upstream, server, "server is well again");
         } else {
             tracing::warn!(upstream, server, "server fails its health check");
@@ -79,10 +80,9 @@ async fn ask(
 ) -> Result<Response<Incoming>, UpstreamError> {
     let answer = match endpoint.rules.protocol {
         Protocol::Http1 => {
-            connect::connect(endpoint)
-                .await?
-                .send_request(request)
-                .await
+            let limit = endpoint.rules.connect_timeout;
+            let mut link = connect::connect(endpoint, limit).await?;
+            link.sender.send_request(request).await
         }
         Protocol::Http2 => {
             two::address(&mut request, endpoint)?;

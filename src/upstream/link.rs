@@ -5,6 +5,7 @@
 //! request that is under way then.
 
 use std::{
+    net::SocketAddr,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
@@ -25,14 +26,26 @@ pub struct Link {
     pub sender: SendRequest<ClientBody>,
     /// How long the request under way may still wait.
     pub patience: Patience,
+    /// Where it leads.
+    pub way: Way,
+}
+
+/// Where a connection leads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// The address, where the server has a name.
+    pub peer: Option<SocketAddr>,
+    /// The generation of the name in which the address was known to be its own.
+    pub generation: u32,
 }
 
 impl Link {
     /// A fresh connection.
-    pub fn new(sender: SendRequest<ClientBody>) -> Self {
+    pub fn new(sender: SendRequest<ClientBody>, way: Way) -> Self {
         Self {
             sender,
             patience: Patience::new(),
+            way,
         }
     }
 }

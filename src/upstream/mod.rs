@@ -15,10 +15,15 @@ pub mod endpoint;
 pub mod error;
 pub mod health;
 pub mod link;
+pub mod outlier;
 pub mod pool;
+pub mod resolve;
 pub mod send;
 pub mod shared;
 pub mod stream;
 pub mod trail;
+#[cfg(test)]
+mod trial;
 pub mod tunnel;
 pub mod two;
+pub mod watch;

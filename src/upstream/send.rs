@@ -1,11 +1,14 @@
 //! Sends one request to one endpoint of a cluster and waits for the head of the answer.
 //!
 //! A try is repeated only where it cannot repeat an effect: when no connection could be made, when a kept connection
-//! turned out to be closed before the request was written on it (RFC 9110 §9.2.2), or when an HTTP/2 server says that it
-//! did not look at the request (RFC 9113 §8.7).
+//! turned out to be closed before the request was written on it, or when an HTTP/2 server says that it did not look at
+//! the request (RFC 9113 §8.7). A safe method without a body is sent once more, on a fresh connection, when a kept one
+//! broke under it before an answer (RFC 9110 §9.2.2). All of these are paid for out of the retry budget, and all tries
+//! together end within one deadline.
 
 use std::{
     future::poll_fn,
+    net::IpAddr,
     pin::pin,
     sync::Arc,
     task::{Poll, ready},
@@ -16,24 +19,32 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::{
-    balance::Pick,
+    balance::{Balance, Pick, mix},
     body::{After, Carrier, Lease},
+    breaker::Probe,
     cluster::Cluster,
     connect::connect,
     endpoint::{Endpoint, InFlight, Protocol},
     error::{Fault, UpstreamError},
     link::{Link, Patience},
+    outlier,
     pool::Pool,
     trail::Trail,
     two,
 };
 use crate::{
-    state::clock,
+    observe::metrics::EjectionCause,
+    state::{clock, limiter::KeyHasher},
     wire::body::{BodyProgress, ClientBody},
 };
 
 /// A kept connection that sat longer than this may have been closed by the backend meanwhile.
 const TRUSTED_IDLE: Duration = Duration::from_millis(200);
+
+/// The pause before a second try on the same server; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One request on its way.
 #[derive(Debug)]
@@ -42,12 +53,39 @@ pub struct Outbound<'a> {
     pub cluster: &'a Cluster,
     /// The worker that sends; its pool is used.
     pub worker: usize,
-    /// Random bits and the client's key for the balancer.
-    pub pick: Pick,
+    /// Random bits.
+    pub seed: u64,
+    /// Who asks.
+    pub client: IpAddr,
+    /// Makes a number of who asks.
+    pub hasher: &'a KeyHasher,
     /// What became of the request body.
     pub progress: Option<Arc<BodyProgress>>,
     /// When sending began.
     pub sending: Instant,
+}
+
+impl Outbound<'_> {
+    fn client_key(&self) -> u64 {
+        self.hasher.client(self.client)
+    }
+
+    fn pick(&self) -> Pick {
+        let client = match self.cluster.balance {
+            Balance::HashClient => self.client_key(),
+            Balance::PowerOfTwo | Balance::RoundRobin(_) => 0,
+        };
+        Pick {
+            seed: self.seed,
+            client,
+        }
+    }
+
+    /// What is left of the time for all tries.
+    fn left(&self, now: Instant) -> Duration {
+        let spent = now.saturating_duration_since(self.sending);
+        self.cluster.request_timeout.saturating_sub(spent)
+    }
 }
 
 /// The head of an answer and the connection that it came on.
@@ -71,60 +109,137 @@ pub async fn send(
     let cluster = outbound.cluster;
     cluster.budget.earn();
     let mut request = request;
+    let mut passed_over: Vec<usize> = Vec::new();
     let mut tries = 0;
     loop {
-        let (place, endpoint) = choose(outbound, trail.endpoint)?;
+        let (place, endpoint) = choose(outbound, &passed_over)?;
+        let probe = match admit(outbound, endpoint) {
+            Ok(probe) => probe,
+            Err(resting) => {
+                let all = passed_over.len() + 1 >= cluster.endpoints.len();
+                if all || passed_over.contains(&place) {
+                    return Err(resting);
+                }
+                passed_over.push(place);
+                continue;
+            }
+        };
         trail.endpoint = Some(place);
         trail.attempts = trail.attempts.saturating_add(1);
         let outcome = match cluster.protocol {
             Protocol::Http1 => attempt(outbound, endpoint, request).await,
             Protocol::Http2 => Box::pin(attempt_two(outbound, endpoint, request)).await,
         };
-        judge(endpoint, outcome.as_ref().err().map(|(error, _)| error));
+        judge(outbound, endpoint, &outcome);
+        drop(probe);
         match outcome {
             Ok(sent) => return Ok(sent),
             Err((error, Some(unsent)))
-                if error.had_no_effect() && tries < cluster.retries && cluster.budget.spend() =>
+                if error.had_no_effect()
+                    && tries < cluster.retries
+                    && !outbound.left(Instant::now()).is_zero()
+                    && cluster.budget.spend() =>
             {
                 tries += 1;
                 request = *unsent;
+                if passed_over.len() + 1 >= cluster.endpoints.len() {
+                    // Every other one was asked or rests: this server needs a moment rather than more requests.
+                    tokio::time::sleep(pause(tries, outbound.seed)).await;
+                    if endpoint.breaker.is_open(clock::now_ms()) {
+                        return Err(error);
+                    }
+                } else {
+                    passed_over.push(place);
+                }
             }
             Err((error, _)) => return Err(error),
         }
     }
 }
 
-/// An endpoint that is well, and another one than the last that was tried, where there is one.
-fn choose<'a>(
-    outbound: &Outbound<'a>,
-    tried: Option<usize>,
-) -> Result<(usize, &'a Arc<Endpoint>), UpstreamError> {
-    let cluster = outbound.cluster;
-    let tried = tried.and_then(|place| cluster.endpoints.get(place));
-    let usable = |endpoint: &Endpoint| {
-        endpoint.is_healthy()
-            && !endpoint.breaker.is_open(clock::now_ms)
-            && tried.is_none_or(|tried| !std::ptr::eq(Arc::as_ptr(tried), endpoint))
-    };
-    let place = cluster
-        .balance
-        .choose(&cluster.endpoints, outbound.pick, usable);
-    let (place, endpoint) = place
-        .and_then(|place| Some((place, cluster.endpoints.get(place)?)))
-        .ok_or(UpstreamError::Unacceptable("no-endpoint"))?;
-    endpoint
-        .breaker
-        .admit(clock::now_ms)
-        .map_err(|retry_after| UpstreamError::BreakerOpen { retry_after })?;
-    Ok((place, endpoint))
+/// Doubles with each try, up to a bound; between half of that and the whole, so that tries do not come in step.
+fn pause(tries: u32, seed: u64) -> Duration {
+    let whole = FIRST_PAUSE
+        .saturating_mul(1 << tries.saturating_sub(1).min(10))
+        .min(LONGEST_PAUSE);
+    let part = u32::try_from(mix(seed ^ u64::from(tries)) % 512).unwrap_or(0);
+    whole * (512 + part) / 1024
 }
 
-fn judge(endpoint: &Endpoint, error: Option<&UpstreamError>) {
-    match error.map(UpstreamError::fault) {
-        None => endpoint.breaker.success(),
-        Some(Fault::Upstream) => endpoint.breaker.failure(clock::now_ms()),
+/// The best of the servers that this request has not met yet, else the best of all.
+fn choose<'a>(
+    outbound: &Outbound<'a>,
+    passed_over: &[usize],
+) -> Result<(usize, &'a Arc<Endpoint>), UpstreamError> {
+    let cluster = outbound.cluster;
+    let place = match cluster.endpoints.as_slice() {
+        [_] => Some(0),
+        all => {
+            let (pick, now_ms) = (outbound.pick(), clock::now_ms());
+            cluster.balance.choose(all, pick, |place, endpoint| {
+                let draw = pick.draw(&cluster.balance, endpoint);
+                let rank = endpoint.rank(now_ms, cluster.slow_start, draw);
+                rank + if passed_over.contains(&place) { 8 } else { 0 }
+            })
+        }
+    };
+    place
+        .and_then(|place| Some((place, cluster.endpoints.get(place)?)))
+        .ok_or(UpstreamError::Unacceptable("no-endpoint"))
+}
+
+fn admit<'e>(
+    outbound: &Outbound<'_>,
+    endpoint: &'e Endpoint,
+) -> Result<Option<Probe<'e>>, UpstreamError> {
+    // A body comes as slowly as its client likes: such a probe must not keep the others out for long.
+    let claim = match outbound.progress {
+        None => outbound.cluster.request_timeout,
+        Some(_) => Duration::from_secs(1),
+    };
+    endpoint
+        .breaker
+        .admit(clock::now_ms, || outbound.client_key(), claim)
+        .map_err(|retry_after| UpstreamError::BreakerOpen { retry_after })
+}
+
+/// What a try says of the server.
+fn judge<T>(
+    outbound: &Outbound<'_>,
+    endpoint: &Endpoint,
+    outcome: &Result<Sent, (UpstreamError, T)>,
+) {
+    let cluster = outbound.cluster;
+    let has_peers = cluster.endpoints.len() > 1;
+    let (upstream, server) = (&*cluster.name, &*endpoint.name);
+    match outcome {
+        Ok(sent) => {
+            if endpoint.breaker.success() {
+                tracing::info!(upstream, server, "breaker is closed");
+                endpoint.standing.come_back(clock::now_ms());
+            }
+            match has_peers {
+                true if sent.response.status().is_server_error() => {
+                    endpoint.standing.failed(outbound.client_key());
+                }
+                true => endpoint.standing.answered(),
+                false => {}
+            }
+        }
         // A client that spoils its own body says nothing of the backend; else it could hold a breaker closed at will.
-        Some(Fault::Client | Fault::Resting | Fault::Gate) => {}
+        Err((error, _)) if error.fault() != Fault::Upstream => {}
+        Err((error, _)) => {
+            let client = outbound.client_key();
+            let now_ms = clock::now_ms();
+            let provoked = error.was_sent().then_some(client);
+            if endpoint.breaker.failure(now_ms, provoked) {
+                tracing::warn!(upstream, server, "breaker is open");
+                outlier::eject(cluster, endpoint, EjectionCause::Failures, now_ms);
+            }
+            if has_peers {
+                endpoint.standing.failed(client);
+            }
+        }
     }
 }
 
@@ -159,7 +274,7 @@ async fn attempt(
         pool: Arc::clone(endpoint.pool(outbound.worker)),
     };
     let mut request = request;
-    while let Some(mut idle) = seat.pool.take(outbound.sending) {
+    while let Some(mut idle) = endpoint.take_idle(&seat.pool, outbound.sending) {
         if idle.link.sender.ready().await.is_err() {
             continue;
         }
@@ -171,14 +286,22 @@ async fn attempt(
             Ok(response) => return accept(outbound, response, seat.with(idle.link)),
             Err((_, Some(unsent))) => request = *unsent,
             Err((error, None)) => match spare {
-                Some(again) if matches!(&error, UpstreamError::Broken(_)) => request = again,
+                Some(again)
+                    if matches!(&error, UpstreamError::Broken(_))
+                        && outbound.cluster.budget.spend() =>
+                {
+                    request = again;
+                    break;
+                }
                 _ => return Err((error, None)),
             },
         }
     }
+    let left = outbound.left(Instant::now());
+    let limit = endpoint.rules.connect_timeout.min(left);
     // Rare beside kept connections, and its future is large: it holds a TLS handshake.
-    let mut link = match Box::pin(connect(endpoint)).await {
-        Ok(sender) => Link::new(sender),
+    let mut link = match Box::pin(connect(endpoint, limit)).await {
+        Ok(link) => link,
         Err(error) => return Err((error, Some(Box::new(request)))),
     };
     match alone((outbound, Instant::now()), &mut link, request).await {
@@ -200,7 +323,9 @@ async fn attempt_two(
     }
     let shared = endpoint.shared(outbound.worker);
     for _ in 0..=endpoint.rules.shared_limit {
-        let slot = match shared.slot(endpoint).await {
+        let left = outbound.left(Instant::now());
+        let slot = tokio::time::timeout(left, shared.slot(endpoint)).await;
+        let slot = match slot.unwrap_or(Err(UpstreamError::ConnectTimeout)) {
             Ok(slot) => slot,
             Err(error) => return Err((error, Some(Box::new(request)))),
         };
@@ -253,7 +378,9 @@ async fn alone(
     link: &mut Link,
     request: Request<ClientBody>,
 ) -> Outcome {
-    let Link { sender, patience } = link;
+    let Link {
+        sender, patience, ..
+    } = link;
     exchange(sending, patience, sender.try_send_request(request)).await
 }
 
@@ -267,7 +394,7 @@ async fn exchange(
     let mut answer = pin!(answer);
     let taken = || outbound.progress.as_ref().map_or(0, |p| p.bytes());
     let mut before = taken();
-    patience.begin(began.into(), limit);
+    patience.begin(began.into(), limit.min(outbound.left(began)));
     let answered = poll_fn(|cx| {
         loop {
             if let Poll::Ready(answered) = answer.as_mut().poll(cx) {

@@ -79,7 +79,7 @@ impl Shared {
     /// # Errors
     /// Those of [`two::connect`]; [`UpstreamError::Full`] when nothing became free in the time for a connection.
     pub async fn slot(&self, endpoint: &Endpoint) -> Result<Slot, UpstreamError> {
-        if let Some(slot) = self.free() {
+        if let Some(slot) = self.free(endpoint) {
             return Ok(slot);
         }
         let limit = endpoint.rules.connect_timeout;
@@ -94,7 +94,7 @@ impl Shared {
     async fn further(&self, endpoint: &Endpoint) -> Result<Slot, UpstreamError> {
         let _turn = self.turn.lock().await;
         loop {
-            if let Some(slot) = self.free() {
+            if let Some(slot) = self.free(endpoint) {
                 return Ok(slot);
             }
             if self.len() < self.limit {
@@ -111,9 +111,10 @@ impl Shared {
     }
 
     /// Room on the first connection that has some, so that others come to rest.
-    fn free(&self) -> Option<Slot> {
+    fn free(&self, endpoint: &Endpoint) -> Option<Slot> {
         let mut open = self.lock();
         self.tidy(&mut open);
+        open.retain(|one| endpoint.is_led_to(one.two.way));
         let found = open.iter().find(|one| {
             let requests = one.requests.load(Ordering::Acquire);
             requests < one.two.streams()

@@ -7,28 +7,37 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     endpoint::{Address, Endpoint, Protocol},
     error::UpstreamError,
+    link::Way,
+    resolve::Names,
 };
-use crate::wire::{slices::Sliced, socket::Socket};
+use crate::{
+    state::clock,
+    wire::{slices::Sliced, socket::Socket},
+};
 
-/// Connects within the endpoint's timeout.
+/// Connects within `limit`.
 ///
 /// # Errors
 /// [`UpstreamError::Connect`], [`UpstreamError::ConnectTimeout`] or [`UpstreamError::NoRoom`].
-pub async fn open(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
-    let limit = endpoint.rules.connect_timeout;
-    match tokio::time::timeout(limit, reach(endpoint)).await {
+pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<(Stream, Way), UpstreamError> {
+    match timeout(limit, reach(endpoint, Instant::now() + limit)).await {
         Err(_) => Err(UpstreamError::ConnectTimeout),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(UpstreamError::ConnectTimeout)
+        }
         Ok(Err(error)) if is_exhausted(&error) => Err(UpstreamError::NoRoom(error)),
         Ok(opened) => opened.map_err(UpstreamError::Connect),
     }
@@ -42,32 +51,51 @@ fn is_exhausted(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-async fn reach(endpoint: &Endpoint) -> io::Result<Stream> {
-    match &endpoint.address {
-        Address::Tcp { host, port } => tcp(host, *port).await.map(Stream::Tcp),
-        Address::Tls {
-            host,
-            port,
-            name,
-            config,
-        } => {
-            let stream = tcp(host, *port).await?;
-            let connector = TlsConnector::from(std::sync::Arc::clone(config));
-            let stream = connector.connect(name.clone(), stream).await?;
-            let agreed = stream.get_ref().1.alpn_protocol();
-            if endpoint.rules.protocol == Protocol::Http2 && agreed != Some(b"h2") {
-                return Err(io::Error::other("the server does not agree to HTTP/2"));
-            }
-            Ok(Stream::Tls(Box::new(Sliced::new(stream))))
-        }
-        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+async fn reach(endpoint: &Endpoint, deadline: Instant) -> io::Result<(Stream, Way)> {
+    if let Address::Unix(path) = &endpoint.address {
+        let stream = UnixStream::connect(path).await?;
+        return Ok((Stream::Unix(stream), Way::default()));
     }
+    let names = endpoint.names.as_ref().ok_or(io::ErrorKind::NotFound)?;
+    let (stream, way) = tcp(names, deadline).await?;
+    let Address::Tls { name, config, .. } = &endpoint.address else {
+        return Ok((Stream::Tcp(stream), way));
+    };
+    let connector = TlsConnector::from(std::sync::Arc::clone(config));
+    let stream = connector.connect(name.clone(), stream).await?;
+    let agreed = stream.get_ref().1.alpn_protocol();
+    if endpoint.rules.protocol == Protocol::Http2 && agreed != Some(b"h2") {
+        return Err(io::Error::other("the server does not agree to HTTP/2"));
+    }
+    Ok((Stream::Tls(Box::new(Sliced::new(stream))), way))
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<Socket<TcpStream>> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(Socket::new(stream))
+/// Tries the addresses of a name one after the other; each has its part of the time that is left.
+async fn tcp(names: &Names, deadline: Instant) -> io::Result<(Socket<TcpStream>, Way)> {
+    let generation = names.generation();
+    let addresses = names.addresses().await?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for (left, address) in (1..=u32::try_from(addresses.len()).unwrap_or(1))
+        .rev()
+        .zip(&addresses)
+    {
+        let part = deadline.saturating_duration_since(Instant::now()) / left;
+        match timeout(part, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                let way = Way {
+                    peer: Some(*address),
+                    generation,
+                };
+                return Ok((Socket::new(stream), way));
+            }
+            Ok(Err(error)) if is_exhausted(&error) => return Err(error),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+        names.failed(*address, clock::now_ms());
+    }
+    Err(last)
 }
 
 /// A connected byte stream to a backend.

@@ -28,6 +28,7 @@ use super::{
     connect::RESPONSE_HEAD_BYTES,
     endpoint::{Address, Endpoint},
     error::UpstreamError,
+    link::Way,
     stream::{self, Stream},
 };
 use crate::wire::body::ClientBody;
@@ -63,6 +64,8 @@ type Driver = Connection<TokioIo<Greeted>, ClientBody, TokioExecutor>;
 pub struct Two {
     /// Takes requests; may be cloned.
     pub sender: SendRequest<ClientBody>,
+    /// Where it leads.
+    pub way: Way,
     driver: Arc<Mutex<Option<Driver>>>,
 }
 
@@ -86,7 +89,8 @@ impl Two {
 /// # Errors
 /// [`UpstreamError::Connect`] or [`UpstreamError::ConnectTimeout`]; nothing was sent in either case.
 pub async fn connect(endpoint: &Endpoint) -> Result<Two, UpstreamError> {
-    let stream = stream::open(endpoint).await?;
+    let limit = endpoint.rules.connect_timeout;
+    let (stream, way) = stream::open(endpoint, limit).await?;
     let greeting = Arc::new(Greeting::default());
     let stream = Greeted {
         stream,
@@ -98,8 +102,11 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Two, UpstreamError> {
         .map_err(UpstreamError::Broken)?;
     let driver = Arc::new(Mutex::new(Some(driver)));
     tokio::spawn(drive(Arc::clone(&driver), Arc::clone(&greeting)));
-    let two = Two { sender, driver };
-    let limit = endpoint.rules.connect_timeout;
+    let two = Two {
+        sender,
+        way,
+        driver,
+    };
     match tokio::time::timeout(limit, greeting.came(&two)).await {
         Ok(true) => Ok(two),
         Ok(false) => Err(UpstreamError::Connect(io::Error::other(

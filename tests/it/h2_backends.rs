@@ -381,9 +381,13 @@ fn breaker_health_and_balance_hold_for_http_2() {
     two.await_requests("/x", 8);
     one.await_requests("/x", 4);
 
-    let gate = open(&two, "breaker = { failures = 2, open = \"30s\" }");
-    for _ in 0..2 {
-        expect_problem(&gate.get("/close"), 502, "upstream-broken");
+    let gate = Gate::before_url(&two.url())
+        .server("trusted_proxies = [\"127.0.0.0/8\"]")
+        .upstream("breaker = { failures = 2, open = \"30s\" }")
+        .open();
+    for client in ["203.0.113.1", "203.0.113.2"] {
+        let response = gate.get_with("/close", &[("X-Forwarded-For", client)]);
+        expect_problem(&response, 502, "upstream-broken");
     }
     expect_problem(&gate.get("/x"), 503, "breaker-open");
 }

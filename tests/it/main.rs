@@ -37,6 +37,7 @@ mod paths;
 mod properties;
 mod rbac;
 mod reload;
+mod resilience;
 mod smuggling;
 mod soak;
 mod tls;

@@ -490,19 +490,21 @@ fn a_client_that_spoils_its_body_does_not_vouch_for_the_backend() {
         conn.until_close().map(drop)
     });
     let gate = Gate::before(&origin)
+        .server("trusted_proxies = [\"127.0.0.0/8\"]")
         .upstream(
             "response_timeout = \"200ms\"\nretries = { attempts = 0 }\n\
              breaker = { failures = 2, open = \"1m\" }",
         )
         .defaults("rate_limits = []\nbody = { bytes = \"1KiB\" }")
         .open();
+    let other = [("X-Forwarded-For", "203.0.113.2")];
     gate.get("/x").expect(504);
     let chunk = format!("400\r\n{}\r\n", "a".repeat(0x400));
     gate.exchange(format!(
         "POST /x HTTP/1.1\r\nHost: app.example\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
     ))
     .expect(413);
-    gate.get("/x").expect(504);
+    gate.get_with("/x", &other).expect(504);
     gate.get("/x").expect(503);
 }
 
