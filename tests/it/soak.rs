@@ -9,8 +9,9 @@ use serde_json::json;
 
 use crate::harness::eventually::eventually_pause;
 use crate::harness::gate::{PUBLIC, Running, request};
+use crate::harness::issuer::now;
 use crate::harness::python::h2;
-use crate::harness::{Client, Gate, Issuer, Origin, TlsOptions, eventually};
+use crate::harness::{Client, Gate, Issuer, Mint, Origin, TlsOptions, eventually};
 
 /// How long; `PORTCULLIS_SOAK_SECONDS` makes it another time for a look by hand.
 const MINUTES: u64 = 10;
@@ -52,7 +53,11 @@ fn traffic(gate: &Running, issuer: &Issuer, stop: &Arc<AtomicBool>) -> Vec<Traff
     let (https, http) = (gate.proxy.https(), gate.proxy.http());
     let options = TlsOptions::new(&gate.ca, "app.example");
     let tokens: Vec<_> = (0..50)
-        .map(|number| issuer.bearer(&["reader", &format!("role-{number}")]))
+        .map(|number| {
+            let role = format!("role-{number}");
+            let lasting = Mint::new().claim("exp", now() + 3600);
+            issuer.bearer_of(&lasting.roles(&["reader", &role]))
+        })
         .collect();
     let mut kept = Client::tls(https, &options);
     let fresh = options.clone();
