@@ -20,10 +20,7 @@ use crate::{
     pipeline::{admit, forward, normalise, respond},
     policy,
     snapshot::{Route, Snapshot, compile::compile, survivors::Survivors},
-    wire::{
-        halt::{Halt, Reason, Stage},
-        hop,
-    },
+    wire::halt::{Halt, Reason, Stage},
 };
 use report::{Report, Sent, Verdict};
 use request::Asked;
@@ -94,7 +91,6 @@ async fn explain<'a>(snapshot: &'a Snapshot, asked: &'a Asked) -> Report<'a> {
     };
     let (connection, certificate) = asked.connection(snapshot);
     report.certificate = certificate;
-    let upgrade = hop::upgrade_of(&head.headers, &head.method, head.version);
     let mut ids = RequestIds::new();
     let ids = (ids.next_id(), ids.next_u64());
     let (mut exchange, normal) = normalise::shape(head, &connection, &snapshot.server, ids);
@@ -111,7 +107,7 @@ async fn explain<'a>(snapshot: &'a Snapshot, asked: &'a Asked) -> Report<'a> {
     let answer = match verdict {
         Ok(admitted) => {
             report.verdict = Verdict::Forwarded;
-            let sent = forward::outgoing(admitted.route(), upgrade, &mut exchange, ());
+            let sent = forward::outgoing(admitted.route(), &mut exchange, ());
             report.sent = Some(Sent::new(admitted.route(), sent));
             plain_answer()
         }

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Version, header::HeaderValue};
 use crate::wire::{
     forwarded::Client,
     halt::{Reason, Stage},
+    hop::Upgrade,
     host::Authority,
     path::Target,
 };
@@ -40,6 +41,8 @@ pub struct Head {
     pub version: Version,
     /// `https` or `http`, as the client sees it.
     pub scheme: Scheme,
+    /// The protocol that the request asks to switch to.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// What the cross-origin stage found.
@@ -175,6 +178,11 @@ impl Exchange {
     /// The scheme that the client used.
     pub fn scheme(&self) -> Scheme {
         self.head.scheme
+    }
+
+    /// The protocol that it asks to switch to.
+    pub fn upgrade(&self) -> Option<Upgrade> {
+        self.head.upgrade
     }
 
     /// Takes the fields out to be forwarded.

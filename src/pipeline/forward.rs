@@ -29,7 +29,7 @@ use crate::{
     wire::{
         body::{BodyBounds, ClientBody},
         halt::{Refusal, Stage},
-        hop::{self, Upgrade},
+        hop,
     },
 };
 
@@ -55,7 +55,7 @@ pub async fn forward(
     let limits = &recording.snapshot().server.limits;
     let (body, progress) = ClientBody::new(incoming, bounds(route, limits.body));
     recording.progress.clone_from(&progress);
-    let request = outgoing(route, arrival.upgrade, &mut recording.exchange, body);
+    let request = outgoing(route, &mut recording.exchange, body);
     let sending = std::time::Instant::now();
     let mut trail = std::mem::take(&mut recording.trail);
     let outbound = Outbound {
@@ -70,7 +70,7 @@ pub async fn forward(
     let sent = send(&outbound, request, &mut trail).await;
     recording.trail = trail;
     recording.upstream_duration = sending.elapsed();
-    let sent = sent.and_then(|sent| expected(sent, &arrival));
+    let sent = sent.and_then(|sent| expected(sent, &arrival, &recording.exchange));
     let outcome = sent
         .as_ref()
         .map_or_else(outcome_of, |_| UpstreamOutcome::Answered);
@@ -103,17 +103,12 @@ fn bounds(route: &Route, listener: BodyBounds) -> BodyBounds {
 }
 
 /// The request as the backend gets it: what was judged, and what we vouch for.
-pub fn outgoing<B>(
-    route: &Route,
-    upgrade: Option<Upgrade>,
-    exchange: &mut Exchange,
-    body: B,
-) -> Request<B> {
+pub fn outgoing<B>(route: &Route, exchange: &mut Exchange, body: B) -> Request<B> {
     let mut headers = exchange.take_headers();
     vouch(route, exchange, &mut headers);
     let protocol = route.cluster.protocol;
     // Over HTTP/2 there is no such upgrade; without it the request is answered as it stands (RFC 9110 §7.8).
-    if upgrade.is_some() && protocol == Protocol::Http1 {
+    if exchange.upgrade().is_some() && protocol == Protocol::Http1 {
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, WEBSOCKET);
     }
@@ -162,7 +157,7 @@ fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
 }
 
 /// A 101 is an answer only to a request that asked for a tunnel.
-fn expected(sent: Sent, arrival: &Arrival) -> Result<Sent, UpstreamError> {
+fn expected(sent: Sent, arrival: &Arrival, exchange: &Exchange) -> Result<Sent, UpstreamError> {
     if sent.response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(sent);
     }
@@ -171,7 +166,7 @@ fn expected(sent: Sent, arrival: &Arrival) -> Result<Sent, UpstreamError> {
         .headers()
         .get(header::UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if arrival.upgrade.is_some() && arrival.on_upgrade.is_some() && websocket {
+    if exchange.upgrade().is_some() && arrival.on_upgrade.is_some() && websocket {
         Ok(sent)
     } else {
         Err(UpstreamError::Unacceptable("unasked-switch"))
@@ -202,7 +197,7 @@ fn answer(
         head.headers.insert(header::CONNECTION, UPGRADE);
         head.headers.insert(header::UPGRADE, WEBSOCKET);
         open_tunnel(route, arrival.on_upgrade, backend);
-    } else if arrival.upgrade.is_some() {
+    } else if recording.exchange.upgrade().is_some() {
         // Both sides were ready for a tunnel that will not come: whatever they send next need not be HTTP.
         lease.after = After::Close;
         head.headers

@@ -17,7 +17,7 @@ use crate::{
     wire::{
         cookie, forwarded,
         halt::{Reason, Refusal, Stage},
-        hop::{self, Upgrade},
+        hop,
         host::Authority,
         names,
         path::Target,
@@ -35,8 +35,6 @@ pub struct Arrival {
     head: Option<request::Parts>,
     /// The body, until the request is forwarded.
     pub body: Option<Incoming>,
-    /// The protocol that the client asks to switch to.
-    pub upgrade: Option<Upgrade>,
     /// hyper's promise of the raw connection after a 101.
     pub on_upgrade: Option<OnUpgrade>,
     /// The version that the client spoke.
@@ -47,7 +45,6 @@ impl Arrival {
     /// Takes a request apart.
     pub fn new(mut head: request::Parts, body: Incoming) -> Self {
         Self {
-            upgrade: hop::upgrade_of(&head.headers, &head.method, head.version),
             on_upgrade: head.extensions.remove::<OnUpgrade>(),
             version: head.version,
             head: Some(head),
@@ -83,6 +80,8 @@ pub fn shape(
         (_, Some(false)) | (None, None) => Scheme::Http,
     };
     let mut headers = head.headers;
+    // The fields that say so are gone once the head is in normal form.
+    let upgrade = hop::upgrade_of(&headers, &head.method, head.version);
     let judged = if origin.client.contradiction {
         Err(refusal(
             Reason::ForwardingConflict,
@@ -111,6 +110,7 @@ pub fn shape(
         headers,
         version: head.version,
         scheme,
+        upgrade,
     };
     let mut exchange = Exchange::new(head, Arc::clone(connection), origin);
     exchange.refused_target = refused_target;

@@ -2,7 +2,8 @@
 //!
 //! The list is compared byte for byte with what browsers send; preflights are answered here and never reach the
 //! backend, and what the backend says on the matter is dropped. Without a section no other origin may read anything.
-//! It is no guard against forged requests: browsers send simple ones without asking.
+//! It is no guard against forged requests: browsers send simple ones without asking. WebSocket handshakes, which they
+//! send without asking too, are judged in `handshake`.
 
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
@@ -22,6 +23,7 @@ use crate::{
     wire::halt::{Halt, Reason, Refusal, Reply, Stage},
 };
 
+mod handshake;
 mod plan;
 
 pub use plan::{SECTION, compile};
@@ -55,6 +57,7 @@ struct Rules {
     exact: Box<[Box<str>]>,
     patterns: Box<[OriginPattern]>,
     any: AnyOrigin,
+    pages: Pages,
     methods: Box<[Method]>,
     headers: Box<[HeaderName]>,
     credentials: Credentials,
@@ -82,6 +85,13 @@ enum AnyOrigin {
     Listed,
 }
 
+/// Whose pages may open a WebSocket, beside the host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    Listed,
+    Any,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Credentials {
     Allowed,
@@ -103,11 +113,15 @@ pub fn answers(policy: &Cors, exchange: &Exchange) -> bool {
         && is_preflight(exchange)
 }
 
-/// Answers preflights; lets everything else pass, since it is the browser that keeps answers from readers.
+/// Answers preflights and judges WebSocket handshakes; lets everything else pass, since it is the browser that keeps
+/// answers from readers.
 ///
 /// # Errors
 /// The reply to a preflight, or 403 `origin-denied`, `cors-method-denied`, `cors-header-denied`.
 pub fn admit(policy: &Cors, exchange: &mut Exchange) -> Result<(), Halt> {
+    if exchange.upgrade().is_some() {
+        handshake::admit(policy, exchange)?;
+    }
     let State::Rules(rules) = &policy.state else {
         exchange.note(Stage::Cors, || policy.silence().to_owned());
         return Ok(());
@@ -194,13 +208,15 @@ impl Rules {
 
     fn allows(&self, origin: &[u8]) -> bool {
         // Every sandboxed frame and local file has the origin `null`.
-        origin != b"null"
-            && (self.any == AnyOrigin::Allowed
-                || self
-                    .exact
-                    .binary_search_by(|listed| listed.as_bytes().cmp(origin))
-                    .is_ok()
-                || self.patterns.iter().any(|pattern| pattern.matches(origin)))
+        origin != b"null" && (self.any == AnyOrigin::Allowed || self.names(origin))
+    }
+
+    /// Whether the origin is on the list by name or by pattern; `*` is neither.
+    fn names(&self, origin: &[u8]) -> bool {
+        self.exact
+            .binary_search_by(|listed| listed.as_bytes().cmp(origin))
+            .is_ok()
+            || self.patterns.iter().any(|pattern| pattern.matches(origin))
     }
 
     fn preflight(&self, exchange: &Exchange) -> Result<(), Reason> {
@@ -397,6 +413,9 @@ impl Cors {
                 ACCESS_CONTROL_ALLOW_CREDENTIALS.to_string(),
                 "true".to_owned(),
             ));
+        }
+        if rules.pages == Pages::Any {
+            lines.push(("websocket".to_owned(), "any origin".to_owned()));
         }
         lines
     }

@@ -10,7 +10,7 @@ use crate::{
     config::{Problem, Problems, Reader, Severity, Sources, parse},
     crypto::rng::HexId,
     exchange::{Exchange, Head, Origin, Scheme, connection::Connection, trace::TraceContext},
-    wire::{forwarded::client_of, host::Authority, path::Target},
+    wire::{forwarded::client_of, hop::Upgrade, host::Authority, path::Target},
 };
 
 /// Compiles the text of a section, with what was found wrong.
@@ -88,6 +88,20 @@ pub(crate) fn exchange(
     scheme: &str,
     fields: &[(&'static str, &str)],
 ) -> Box<Exchange> {
+    made(method, scheme, fields, None)
+}
+
+/// The handshake of a WebSocket with `app.example/`.
+pub(crate) fn handshake(scheme: &str, fields: &[(&'static str, &str)]) -> Box<Exchange> {
+    made("GET", scheme, fields, Some(Upgrade::WebSocket))
+}
+
+fn made(
+    method: &str,
+    scheme: &str,
+    fields: &[(&'static str, &str)],
+    upgrade: Option<Upgrade>,
+) -> Box<Exchange> {
     let connection = Connection::new("127.0.0.1:40000".parse().unwrap(), None);
     let head = Head {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
@@ -100,6 +114,7 @@ pub(crate) fn exchange(
         } else {
             Scheme::Http
         },
+        upgrade,
     };
     let origin = Origin {
         started: Instant::now(),

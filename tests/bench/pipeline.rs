@@ -505,7 +505,7 @@ fn rbac_admit(rig: &Rig, times: usize) {
 /// The request for the backend, from the fields that were judged; freed afterwards.
 fn outgoing(rig: &Rig, times: usize) {
     spend(supply(|| rig.admitted()), times, |exchange| {
-        drop(black_box(forward::outgoing(&rig.route, None, exchange, ())));
+        drop(black_box(forward::outgoing(&rig.route, exchange, ())));
     });
 }
 
@@ -636,7 +636,7 @@ fn serve(rig: &Rig, run: &mut [(Supplied, &Asked)]) {
             let judged = admit::judge(&rig.snapshot, &mut exchange, &mut met).await;
             let admitted = judged.expect("the request is let in");
             let route = admitted.route();
-            drop(black_box(forward::outgoing(route, None, &mut exchange, ())));
+            drop(black_box(forward::outgoing(route, &mut exchange, ())));
             hop::strip_response(&mut answer.headers);
             portcullis::policy::finish(&route.policies, &mut exchange, &mut answer);
             route.facts.metrics.record(

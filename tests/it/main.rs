@@ -42,3 +42,4 @@ mod smuggling;
 mod soak;
 mod tls;
 mod upstream;
+mod websocket;

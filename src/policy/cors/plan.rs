@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, header::HeaderValue};
 
-use super::{AnyOrigin, Cors, Credentials, Monitor, OnDenied, Rules, State};
+use super::{AnyOrigin, Cors, Credentials, Monitor, OnDenied, Pages, Rules, State};
 use crate::{
     config::{Key, Kind, OriginPattern, Reader, Section, Value},
     policy::mode::Mode,
@@ -65,6 +65,12 @@ pub static SECTION: Section = Section {
             "answer to a preflight that is denied: a 403, or a 204 that grants nothing",
             "\"refuse\"",
         ),
+        Key::new(
+            "websocket",
+            Kind::Choice(&["listed", "any"]),
+            "whose pages may open a WebSocket beside the host's own: those that `origins` names (`*` names nobody), or any",
+            "\"listed\"",
+        ),
     ],
 };
 
@@ -81,7 +87,7 @@ pub fn compile(reader: &Reader<'_>) -> Cors {
     if mode != Mode::Enforce {
         reader.relax(
             "mode",
-            "this weakens the gate: the backend itself says which origins may read its answers",
+            "this weakens the gate: the backend itself says which origins may read its answers and open WebSockets",
         );
     }
     if mode == Mode::Off {
@@ -94,23 +100,15 @@ fn rules(reader: &Reader<'_>, mode: Mode) -> Rules {
     let credentials: bool = reader.get("credentials").unwrap_or(false);
     let origins: Vec<OriginPattern> = reader.get("origins").unwrap_or_default();
     let any = any_origin(reader, &origins, credentials);
-    if !reader.has("origins") {
+    let pages = pages(reader);
+    if !reader.has("origins") && pages == Pages::Listed {
         reader.warn(
             "origins",
             "`cors` without `origins` lets no other origin in",
             None,
         );
     }
-    let mut exact = Vec::new();
-    let mut patterns = Vec::new();
-    for origin in origins {
-        match origin {
-            OriginPattern::Exact(origin) => exact.push(origin.as_str().into()),
-            OriginPattern::Any => {}
-            OriginPattern::OneLabel { .. } => patterns.push(origin),
-        }
-    }
-    exact.sort_unstable();
+    let (exact, patterns) = sorted(origins);
     refuse_star(reader, "methods", "such as `\"GET\"`: name each one");
     refuse_star(
         reader,
@@ -137,6 +135,7 @@ fn rules(reader: &Reader<'_>, mode: Mode) -> Rules {
         exact: exact.into(),
         patterns: patterns.into(),
         any,
+        pages,
         allow_methods: joined(methods.iter().map(Method::as_str))
             .unwrap_or(HeaderValue::from_static("")),
         allow_headers: joined(headers.iter().map(HeaderName::as_str)),
@@ -150,6 +149,21 @@ fn rules(reader: &Reader<'_>, mode: Mode) -> Rules {
         },
         max_age: max_age.as_secs().into(),
     }
+}
+
+/// The origins that are named whole, sorted, and the patterns.
+fn sorted(origins: Vec<OriginPattern>) -> (Vec<Box<str>>, Vec<OriginPattern>) {
+    let mut exact = Vec::new();
+    let mut patterns = Vec::new();
+    for origin in origins {
+        match origin {
+            OriginPattern::Exact(origin) => exact.push(origin.as_str().into()),
+            OriginPattern::Any => {}
+            OriginPattern::OneLabel { .. } => patterns.push(origin),
+        }
+    }
+    exact.sort_unstable();
+    (exact, patterns)
 }
 
 /// Fetch §3.2.5: browsers refuse `*` with credentials; echoing the origin instead would open every account.
@@ -181,6 +195,20 @@ fn any_origin(reader: &Reader<'_>, origins: &[OriginPattern], credentials: bool)
         "this weakens the gate: every site may read the answers",
     );
     AnyOrigin::Allowed
+}
+
+/// A WebSocket needs no preflight and carries cookies, so without a check any page acts as its visitor (RFC 6455 §10.2).
+fn pages(reader: &Reader<'_>) -> Pages {
+    match reader.value("websocket").and_then(Value::as_str) {
+        Some("any") => {
+            reader.relax(
+                "websocket",
+                "this weakens the gate: every site may open a WebSocket with the cookies of its visitors",
+            );
+            Pages::Any
+        }
+        _ => Pages::Listed,
+    }
 }
 
 /// In methods and header names `*` is a name like any other to browsers once credentials are in play.

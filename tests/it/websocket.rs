@@ -1,0 +1,146 @@
+//! WebSockets: who may open one, what bounds it, and both over HTTP/2 (RFC 6455, RFC 8441).
+
+use std::io;
+
+use serde_json::Value;
+
+use crate::harness::gate::{PUBLIC, Running, request};
+use crate::harness::proxy::portcullis_verb;
+use crate::harness::{Conn, Gate, Origin};
+
+/// A handshake of the sample key of RFC 6455 §1.3, and the answer to it.
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A backend that switches and sends back what comes.
+fn mirror() -> Origin {
+    Origin::script(|conn: &mut Conn| -> io::Result<()> {
+        conn.request()?;
+        conn.send(SWITCH)?;
+        loop {
+            let byte = conn.exactly(1)?;
+            conn.send(byte)?;
+        }
+    })
+}
+
+fn handshake(path: &str, origins: &[&str]) -> String {
+    let mut fields = HANDSHAKE.to_vec();
+    fields.extend(origins.iter().map(|origin| ("Origin", *origin)));
+    request("GET", path, &fields)
+}
+
+/// The status of the answer to a handshake from pages of these origins.
+fn status(gate: &Running, path: &str, origins: &[&str]) -> u16 {
+    let mut client = gate.https();
+    client.send(handshake(path, origins));
+    let line = client.response_head().line;
+    line.split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("a status in `{line}`"))
+}
+
+#[test]
+fn a_foreign_page_opens_no_websocket() {
+    let origin = mirror();
+    let gate = Gate::before(&origin).open();
+    for foreign in [
+        &["https://evil.example"][..],
+        &["http://app.example"],
+        &["https://app.example.evil.com"],
+        &["https://app.example:8443"],
+        &["null"],
+        &["https://app.example", "https://evil.example"],
+    ] {
+        let mut client = gate.https();
+        client.send(handshake("/chat", foreign));
+        let problem = client.response().expect(403).problem();
+        assert_eq!(problem["type"], "urn:portcullis:problem:origin-denied");
+    }
+    origin.expect_untouched();
+    let line = gate.proxy.await_access_of("/chat");
+    assert_eq!(line["decision"], "refused", "{line}");
+    assert_eq!(line["reason"], "origin-denied", "{line}");
+    assert_eq!(line["detail"], "websocket", "{line}");
+    for own in [&[][..], &["https://app.example"]] {
+        assert_eq!(status(&gate, "/own", own), 101, "{own:?}");
+    }
+}
+
+#[test]
+fn a_route_lets_in_the_pages_that_it_names() {
+    let origin = mirror();
+    let gate = Gate::before(&origin)
+        .with(PUBLIC)
+        .with(
+            "[blueprints.cors]\norigins = [\"https://shop.example\"]\n\
+             [[blueprints.routes]]\npath = \"/star\"\ncors = { origins = [\"*\"] }\n\
+             [[blueprints.routes]]\npath = \"/any\"\ncors = { websocket = \"any\" }\n\
+             [[blueprints.routes]]\npath = \"/watched\"\ncors = { mode = \"monitor\" }\n",
+        )
+        .start();
+    assert_eq!(status(&gate, "/chat", &["https://shop.example"]), 101);
+    assert_eq!(status(&gate, "/chat", &["https://evil.example"]), 403);
+    assert_eq!(status(&gate, "/star", &["https://evil.example"]), 403);
+    assert_eq!(status(&gate, "/any", &["https://evil.example"]), 101);
+    assert_eq!(status(&gate, "/any", &["null"]), 403);
+    assert_eq!(status(&gate, "/watched", &["https://evil.example"]), 101);
+    gate.proxy.await_access("the watched one", |line: &Value| {
+        line["url.path"] == "/watched" && line["would_refuse"][0] == "origin-denied"
+    });
+}
+
+#[test]
+fn explain_and_check_say_whose_pages_may() {
+    let origin = mirror();
+    let gate = Gate::before(&origin)
+        .with(PUBLIC)
+        .with("[[blueprints.routes]]\npath = \"/any\"\ncors = { websocket = \"any\" }\n");
+    let file = gate.write().display().to_string();
+    let explain = |path: &str, page: &str| {
+        let url = format!("https://app.example{path}");
+        let page = format!("Origin: {page}");
+        let mut arguments = vec!["explain", "-c", &file, "GET", &url, "-H", &page];
+        let fields: Vec<String> = HANDSHAKE
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        arguments.extend(fields.iter().flat_map(|field| ["-H", field.as_str()]));
+        let output = portcullis_verb(&arguments);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for (path, page, words) in [
+        (
+            "/",
+            "https://app.example",
+            "websocket: the handshake comes from a page of the host itself",
+        ),
+        (
+            "/",
+            "https://evil.example",
+            "refused: 403 origin-denied (websocket)",
+        ),
+        (
+            "/any",
+            "https://evil.example",
+            "websocket: any site may open it",
+        ),
+    ] {
+        let said = explain(path, page);
+        assert!(said.contains(words), "`{words}`: {said}");
+    }
+    let check = portcullis_verb(&["check", "-c", &file]);
+    let said = String::from_utf8_lossy(&check.stderr).into_owned()
+        + &String::from_utf8_lossy(&check.stdout);
+    assert!(
+        said.contains("every site may open a WebSocket with the cookies of its visitors"),
+        "{said}"
+    );
+}
