@@ -4,3 +4,4 @@ pub mod digest;
 pub mod rng;
 pub mod secret;
 pub mod trust;
+pub mod websocket;

@@ -8,12 +8,11 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::record::{Cause, Ending, Recording};
-use crate::{
-    observe::access::Decision,
-    upstream::body::{BodyBroken, UpstreamBody},
-    wire::halt::{Reason, Stage},
+use super::{
+    record::{Ending, Recording},
+    tunnel::{Switch, Tunnel},
 };
+use crate::upstream::body::{BodyBroken, UpstreamBody};
 
 /// What the client gets.
 #[derive(Debug)]
@@ -28,6 +27,8 @@ enum Source {
     Own(Option<Bytes>),
     /// The backend's body, passed through.
     Upstream(UpstreamBody),
+    /// Nothing: what follows is no HTTP.
+    Tunnel(Box<Switch>),
 }
 
 impl AnswerBody {
@@ -43,16 +44,26 @@ impl AnswerBody {
         }
     }
 
-    /// Records that this answer was refused on its last step.
-    pub fn refused(&mut self, reason: Reason) {
-        let cause = Cause {
-            stage: Stage::Wire,
-            reason: Some(reason),
-            detail: None,
-        };
-        self.recording
-            .decide(Decision::Refused, reason.status(), Some(cause));
-        self.recording.end(Ending::Whole);
+    /// The answer that grants a tunnel; it has no body, and its record goes with the tunnel.
+    pub fn tunnel(switch: Box<Switch>, mut recording: Recording) -> Self {
+        recording.grant();
+        Self {
+            source: Source::Tunnel(switch),
+            recording,
+        }
+    }
+
+    /// Whether the answer grants a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.source, Source::Tunnel(_))
+    }
+
+    /// The tunnel that the answer grants.
+    pub fn into_tunnel(self) -> Option<Tunnel> {
+        match self.source {
+            Source::Tunnel(switch) => Some(Tunnel::new(switch, self.recording)),
+            Source::Own(_) | Source::Upstream(_) => None,
+        }
     }
 
     /// The backend's answer.
@@ -79,6 +90,7 @@ impl Body for AnswerBody {
         let next = match &mut this.source {
             Source::Own(words) => words.take().map(|words| Ok(Frame::data(words))),
             Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Tunnel(_) => None,
         };
         match &next {
             Some(Ok(frame)) => this.recording.sent(frame.data_ref().map_or(0, Bytes::len)),
@@ -95,6 +107,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Own(words) => words.is_none(),
             Source::Upstream(body) => body.is_end_stream(),
+            Source::Tunnel(_) => true,
         }
     }
 
@@ -106,6 +119,7 @@ impl Body for AnswerBody {
                     .map_or(0, |words| u64::try_from(words.len()).unwrap_or(0)),
             ),
             Source::Upstream(body) => body.size_hint(),
+            Source::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

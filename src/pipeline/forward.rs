@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderName, Request, Response, StatusCode, Uri, Version, header, header::HeaderValue,
+    HeaderMap, HeaderName, Request, Response, StatusCode, Uri, Version, header,
+    header::HeaderValue, response::Parts,
 };
-use hyper::upgrade::OnUpgrade;
 
 use super::{
     admit::Admitted,
@@ -13,8 +13,10 @@ use super::{
     normalise::Arrival,
     record::Recording,
     respond::{self, Unread},
+    tunnel::Switch,
 };
 use crate::{
+    crypto::websocket::Key,
     exchange::Exchange,
     observe::{access::Decision, metrics::UpstreamOutcome},
     policy,
@@ -24,12 +26,11 @@ use crate::{
         endpoint::Protocol,
         error::UpstreamError,
         send::{Outbound, Sent, send},
-        tunnel,
     },
     wire::{
         body::{BodyBounds, ClientBody},
         halt::{Refusal, Stage},
-        hop,
+        hop::{self, Upgrade},
     },
 };
 
@@ -55,7 +56,8 @@ pub async fn forward(
     let limits = &recording.snapshot().server.limits;
     let (body, progress) = ClientBody::new(incoming, bounds(route, limits.body));
     recording.progress.clone_from(&progress);
-    let request = outgoing(route, &mut recording.exchange, body);
+    let mut request = outgoing(route, &mut recording.exchange, body);
+    let key = own_key(&recording.exchange, request.headers_mut());
     let sending = std::time::Instant::now();
     let mut trail = std::mem::take(&mut recording.trail);
     let outbound = Outbound {
@@ -70,7 +72,7 @@ pub async fn forward(
     let sent = send(&outbound, request, &mut trail).await;
     recording.trail = trail;
     recording.upstream_duration = sending.elapsed();
-    let sent = sent.and_then(|sent| expected(sent, &arrival, &recording.exchange));
+    let sent = sent.and_then(|sent| expected(sent, &arrival, (&recording.exchange, key.as_ref())));
     let outcome = sent
         .as_ref()
         .map_or_else(outcome_of, |_| UpstreamOutcome::Answered);
@@ -156,14 +158,37 @@ fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
     }
 }
 
-/// A 101 is an answer only to a request that asked for a tunnel.
-fn expected(sent: Sent, arrival: &Arrival, exchange: &Exchange) -> Result<Sent, UpstreamError> {
-    if sent.response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(sent);
+/// The key of a handshake that is ours because the client's, over HTTP/2, has none (RFC 8441 §5).
+fn own_key(exchange: &Exchange, headers: &mut HeaderMap) -> Option<Key> {
+    if exchange.upgrade() != Some(Upgrade::WebSocketStream) {
+        return None;
     }
-    let websocket = sent
-        .response
-        .headers()
+    let key = Key::new();
+    headers.insert(header::SEC_WEBSOCKET_KEY, key.value());
+    Some(key)
+}
+
+/// A 101 is an answer only to a request that asked for a tunnel, and only if it has read our key. On a stream any 2xx
+/// would open a tunnel, so a backend that answers with a page instead has not answered.
+fn expected(
+    sent: Sent,
+    arrival: &Arrival,
+    (exchange, key): (&Exchange, Option<&Key>),
+) -> Result<Sent, UpstreamError> {
+    let (status, headers) = (sent.response.status(), sent.response.headers());
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        return if key.is_some() && status.is_success() {
+            Err(UpstreamError::Unacceptable("no-switch"))
+        } else {
+            Ok(sent)
+        };
+    }
+    let accept = headers.get(header::SEC_WEBSOCKET_ACCEPT);
+    let answered = |key: &Key| accept.is_some_and(|accept| key.is_answered_by(accept.as_bytes()));
+    if !key.is_none_or(answered) {
+        return Err(UpstreamError::Unacceptable("wrong-accept"));
+    }
+    let websocket = headers
         .get(header::UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if exchange.upgrade().is_some() && arrival.on_upgrade.is_some() && websocket {
@@ -192,16 +217,24 @@ fn answer(
     hop::strip_response(&mut head.headers);
     head.headers.reserve(16);
     policy::finish(&route.policies, &mut recording.exchange, &mut head);
+    if let (Some(backend), Some(client)) = (tunnel, arrival.on_upgrade) {
+        lease.after = After::Close;
+        let switch = Switch {
+            client,
+            backend,
+            bounds: route.cluster.tunnels,
+            lease,
+        };
+        return grant(head, Box::new(switch), recording);
+    }
     recording.decide(Decision::Forwarded, status, None);
-    if let Some(backend) = tunnel {
-        head.headers.insert(header::CONNECTION, UPGRADE);
-        head.headers.insert(header::UPGRADE, WEBSOCKET);
-        open_tunnel(route, arrival.on_upgrade, backend);
-    } else if recording.exchange.upgrade().is_some() {
+    if let Some(upgrade) = recording.exchange.upgrade() {
         // Both sides were ready for a tunnel that will not come: whatever they send next need not be HTTP.
         lease.after = After::Close;
-        head.headers
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if upgrade == Upgrade::WebSocket {
+            head.headers
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     let unread = recording
         .progress
@@ -215,13 +248,18 @@ fn answer(
     Response::from_parts(head, AnswerBody::upstream(body, recording))
 }
 
-fn open_tunnel(route: &Route, client: Option<OnUpgrade>, backend: OnUpgrade) {
-    let Some(client) = client else { return };
-    let idle = route.cluster.tunnel_idle;
-    tokio::spawn(async move {
-        let (up, down) = tunnel::run(client, backend, idle).await;
-        tracing::debug!(up, down, "tunnel ended");
-    });
+/// The answer that opens the tunnel: the 101 itself, or on a stream the 200 that stands for it.
+fn grant(mut head: Parts, switch: Box<Switch>, mut recording: Recording) -> Response<AnswerBody> {
+    head.headers.remove(header::CONTENT_LENGTH);
+    if recording.exchange.upgrade() == Some(Upgrade::WebSocketStream) {
+        head.status = StatusCode::OK;
+        head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+    } else {
+        head.headers.insert(header::CONNECTION, UPGRADE);
+        head.headers.insert(header::UPGRADE, WEBSOCKET);
+    }
+    recording.decide(Decision::Forwarded, head.status, None);
+    Response::from_parts(head, AnswerBody::tunnel(switch, recording))
 }
 
 /// The refusal that a failed exchange becomes: a stable reason, nothing of the backend's address.

@@ -17,6 +17,7 @@ pub mod problem;
 pub mod record;
 pub mod rescue;
 pub mod respond;
+pub mod tunnel;
 pub mod worker;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use http::{
     HeaderMap, HeaderName, Method, Uri, Version, header, header::HeaderValue, request,
     uri::PathAndQuery,
 };
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 
 use super::worker::Worker;
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
     wire::{
         cookie, forwarded,
         halt::{Reason, Refusal, Stage},
-        hop,
+        hop::{self, Upgrade},
         host::Authority,
+        http2::{self, Http2Error},
         names,
         path::Target,
     },
@@ -69,7 +70,7 @@ pub fn normalise(
 
 /// The same for a head alone, without a connection behind it: for `explain`.
 pub fn shape(
-    head: request::Parts,
+    mut head: request::Parts,
     connection: &Arc<Connection>,
     rules: &ServerRules,
     ids: (HexId, u64),
@@ -79,14 +80,17 @@ pub fn shape(
         (_, Some(true)) | (Some(_), None) => Scheme::Https,
         (_, Some(false)) | (None, None) => Scheme::Http,
     };
-    let mut headers = head.headers;
     // The fields that say so are gone once the head is in normal form.
-    let upgrade = hop::upgrade_of(&headers, &head.method, head.version);
+    let asked = upgrade_of(&mut head);
+    let upgrade = asked.as_ref().ok().copied().flatten();
+    let mut headers = head.headers;
     let judged = if origin.client.contradiction {
         Err(refusal(
             Reason::ForwardingConflict,
             "forwarded-and-x-forwarded-for",
         ))
+    } else if let Err(refusal) = asked {
+        Err(refusal)
     } else {
         let line = (&head.method, &head.uri, head.version);
         judge(line, &mut headers, connection)
@@ -117,6 +121,27 @@ pub fn shape(
     (exchange, verdict)
 }
 
+/// The protocol that a request asks to switch to. An extended CONNECT (RFC 8441 §4) for a WebSocket becomes the GET that
+/// it stands for, so that nothing behind here judges it by other rules.
+fn upgrade_of(head: &mut request::Parts) -> Result<Option<Upgrade>, Box<Refusal>> {
+    if head.method != Method::CONNECT {
+        return Ok(hop::upgrade_of(&head.headers, &head.method, head.version));
+    }
+    let Some(protocol) = head.extensions.get::<Protocol>() else {
+        return Ok(None);
+    };
+    if protocol.as_str() != "websocket" {
+        return Err(refusal(Reason::ProtocolUnknown, "connect-protocol"));
+    }
+    // What follows is no content, so it has no length (RFC 9110 §9.3.6).
+    if head.headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(refusal(Reason::FramingConflict, "length-of-a-tunnel"));
+    }
+    head.method = Method::GET;
+    head.headers.remove(header::SEC_WEBSOCKET_KEY);
+    Ok(Some(Upgrade::WebSocketStream))
+}
+
 /// Stands in for the host of a request that names none.
 fn nobody() -> Authority {
     Authority::parse(b"invalid").expect("a plain name is a host")
@@ -144,6 +169,12 @@ fn judge(
         refusal.headers.insert(header::ALLOW, allow);
         return Err(refusal);
     }
+    if version == Version::HTTP_2 {
+        http2::check(uri, headers).map_err(malformed)?;
+    }
+    if !uri.scheme_str().is_none_or(|named| fits(named, connection)) {
+        return Err(refusal(Reason::BadTarget, "scheme"));
+    }
     let authority = authority(uri, headers, connection)?;
     let target = uri
         .path_and_query()
@@ -156,6 +187,20 @@ fn judge(
     }
     names::strip_reserved(headers);
     Ok((authority, target))
+}
+
+fn malformed(error: Http2Error) -> Box<Refusal> {
+    match error {
+        Http2Error::PaddedValue => refusal(Reason::MalformedHead, "padded-value"),
+        Http2Error::TwoLengths => refusal(Reason::FramingConflict, "two-lengths"),
+        Http2Error::NoPath => refusal(Reason::BadTarget, "no-path"),
+    }
+}
+
+/// Whether a scheme that the target names is that of the connection. In clear either is: TLS may have ended before us.
+fn fits(named: &str, connection: &Connection) -> bool {
+    named.eq_ignore_ascii_case("https")
+        || (connection.tls.is_none() && named.eq_ignore_ascii_case("http"))
 }
 
 /// The one host of a request: the `Host` field, or `:authority`; where both stand they must agree.

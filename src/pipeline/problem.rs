@@ -263,6 +263,8 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::MethodNotAllowed => "The Allow field lists the methods that are.",
         Reason::MethodUnknown => "Use a method of HTTP that servers support.",
         Reason::HeadTimeout | Reason::BodyTimeout => "Send the request again, without long pauses.",
+        Reason::TunnelIdle | Reason::TunnelAge | Reason::TunnelBytes => "Open another one.",
+        Reason::ProtocolUnknown => "Use a protocol that servers support.",
         Reason::BodyTooLarge => "Send less in one request.",
         Reason::TargetTooLong => "Send a shorter address.",
         Reason::HeadTooLarge => "Send fewer or shorter header fields, cookies included.",

@@ -73,6 +73,10 @@ pub struct Record {
     decision: Decision,
     cause: Option<Cause>,
     sent: u64,
+    /// What a tunnel passed to the backend.
+    received: u64,
+    /// When a tunnel was granted: the histogram is of answers, and a tunnel may live for a day.
+    granted: Option<Duration>,
     ended: bool,
 }
 
@@ -103,6 +107,8 @@ impl Recording {
             decision: Decision::Aborted,
             cause: None,
             sent: 0,
+            received: 0,
+            granted: None,
             ended: false,
         }))
     }
@@ -167,13 +173,30 @@ impl Record {
         }
     }
 
+    /// States that the answer is a tunnel, whose end is still to come.
+    pub fn grant(&mut self) {
+        self.granted = Some(self.exchange.started.elapsed());
+    }
+
+    /// States what a tunnel passed, in bytes: to the backend and to the client.
+    pub fn passed(&mut self, up: u64, down: u64) {
+        (self.received, self.sent) = (up, down);
+    }
+
+    /// States that a tunnel was cut, by whom and why.
+    pub fn cut(&mut self, decision: Decision, cause: Cause) {
+        self.ended = true;
+        self.decision = decision;
+        self.cause = Some(cause);
+    }
+
     fn write(&mut self) {
         if !self.ended {
             self.decision = Decision::Aborted;
         }
         let duration = self.exchange.started.elapsed();
         self.note_body();
-        self.count(duration);
+        self.count(self.granted.unwrap_or(duration));
         self.worker.with_sink(|sink| {
             if sink.is_on() {
                 sink.append(&self.line(duration, &self.snapshot.server.log.redact_query));
@@ -244,7 +267,7 @@ impl Record {
             request_size: self
                 .progress
                 .as_ref()
-                .map_or(0, |progress| progress.bytes()),
+                .map_or(self.received, |progress| progress.bytes()),
             response_size: self.sent,
             version: exchange.version(),
             tls_version: exchange.connection.tls.as_ref().map(|tls| tls.version),

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use tokio::task::unconstrained;
 
 use super::{
-    caps::Counted,
+    caps::{Counted, Ticket},
     screen::{Phase, Refusal, Violation},
 };
-use crate::observe::metrics::ConnectionGuard;
+use crate::{observe::metrics::ConnectionGuard, pipeline::tunnel::Tunnel};
 
 /// A blocked write counts as stalled until this many bytes went out, so that a byte now and then does not reset it.
 const WRITE_PROGRESS_BYTES: u64 = 16 * 1024;
@@ -101,10 +101,10 @@ pub struct Activity {
     draining: AtomicBool,
     /// Streams have tasks of their own, so the watchdog must be woken for them: HTTP/2.
     streams: AtomicBool,
-    /// Touched only behind a violation.
+    /// Touched only behind a violation and by a tunnel.
     slot: Mutex<Slot>,
-    /// Set once a tunnel has outlived the HTTP connection that it began on.
-    seat: OnceLock<Seat>,
+    /// What lets streams become tunnels: HTTP/2.
+    ticket: OnceLock<Ticket>,
 }
 
 /// The place of a connection in the caps and the gauges, until dropped.
@@ -121,6 +121,7 @@ struct Slot {
     refusal: Option<Refusal>,
     due: bool,
     reader: Option<Waker>,
+    tunnel: Option<Tunnel>,
 }
 
 /// A request in flight, until it is dropped; belongs into the response body, so that it lives as long as that.
@@ -131,6 +132,12 @@ impl InFlight {
     /// The record of its connection.
     pub fn activity(&self) -> &Activity {
         &self.0
+    }
+
+    /// Another guard of the same connection, for what outlives the answer.
+    #[must_use = "it counts until it is dropped"]
+    pub fn another(&self) -> Self {
+        self.0.begin_request()
     }
 
     /// A piece of the answer is ready and waits to be asked for. For HTTP/2, where a stalled stream blocks no write.
@@ -189,7 +196,7 @@ impl Activity {
             draining: AtomicBool::new(false),
             streams: AtomicBool::new(false),
             slot: Mutex::default(),
-            seat: OnceLock::new(),
+            ticket: OnceLock::new(),
         })
     }
 
@@ -261,10 +268,24 @@ impl Activity {
         self.tunnel.load(SeqCst) == TUNNEL_OPEN
     }
 
-    /// Keeps the place of this connection for as long as its stream is in use.
-    pub fn keep_seat(&self, seat: Seat) {
-        // A connection becomes a tunnel once; a second seat would be dropped, and so be free again.
-        let _ = self.seat.set(seat);
+    /// Leaves the open tunnel for the task of its connection.
+    pub fn leave_tunnel(&self, tunnel: Tunnel) {
+        self.slot().tunnel = Some(tunnel);
+    }
+
+    /// The tunnel that was left, if any.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.slot().tunnel.take()
+    }
+
+    /// Lets streams of this connection become tunnels, each of them counted.
+    pub fn allow_tunnels(&self, ticket: Ticket) {
+        let _ = self.ticket.set(ticket);
+    }
+
+    /// What a stream needs to become a tunnel.
+    pub fn ticket(&self) -> Option<&Ticket> {
+        self.ticket.get()
     }
 
     /// The violation seen on this connection, for the log line of a request that failed over its own body.

@@ -39,6 +39,23 @@ pub struct Counted {
     client: IpAddr,
 }
 
+/// What lets a connection take further places for its client: a tunnel on a stream counts as a connection.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    caps: Arc<Caps>,
+    client: IpAddr,
+}
+
+impl Ticket {
+    /// Takes one more place.
+    ///
+    /// # Errors
+    /// The cap that it would break.
+    pub fn enter(&self, most: usize, most_of_client: usize) -> Result<Counted, Full> {
+        self.caps.enter(self.client, most, most_of_client)
+    }
+}
+
 impl Caps {
     /// No connections yet, on a system that has room for this many.
     pub fn new(of_system: usize) -> Self {
@@ -94,6 +111,14 @@ impl Caps {
 }
 
 impl Counted {
+    /// What takes further places for the same client.
+    pub fn ticket(&self) -> Ticket {
+        Ticket {
+            caps: Arc::clone(&self.caps),
+            client: self.client,
+        }
+    }
+
     /// Counts the connection on another client, once it is known who that is.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use hyper::{
     body::Incoming,
     server::conn::http2,
@@ -22,13 +22,14 @@ use super::{
     readiness::Readiness,
     refusal,
     shutdown::Shutdown,
+    tunnels,
 };
 use crate::{
     exchange::connection::{Connection, Tls},
     observe::metrics::ConnectionState,
     pipeline::{self, body::AnswerBody, rescue::rescue, worker::Worker},
     snapshot::server::Limits,
-    wire::{halt::Reason, slices::Sliced},
+    wire::slices::Sliced,
 };
 
 /// Ping an HTTP/2 client that has requests under way but says nothing.
@@ -186,6 +187,7 @@ where
 {
     let limits = desk.limits;
     let stream = Counted::new(stream, Arc::clone(&desk.worker));
+    desk.activity.allow_tunnels(desk.seat.counted.ticket());
     let io = GuardedIo::new(stream, None, Arc::clone(&desk.activity));
     let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
     let mut http = pin!(
@@ -198,6 +200,7 @@ where
             .initial_stream_window_size(H2_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_send_buf_size(H2_SEND_BYTES)
+            .enable_connect_protocol()
             .keep_alive_interval(H2_PING)
             .keep_alive_timeout(limits.header_timeout)
             .serve_connection(TokioIo::new(io), desk.service())
@@ -247,25 +250,23 @@ async fn respond(
     }
 }
 
-/// Tells the screen what became of a tunnel: a 101 leaves here only when no byte came too early. When stopping, the
-/// answer is the connection's last.
+/// Opens the tunnel that an answer grants, and tells the screen of any other answer that it grants none. When stopping,
+/// the answer is the connection's last.
 fn settle(
     (worker, connection): (&Worker, &Connection),
     mut response: Response<AnswerBody>,
     (in_flight, version): (InFlight, Version),
 ) -> Response<GuardedBody> {
+    if response.body().is_tunnel() {
+        return tunnels::open((worker, connection), response, (in_flight, version));
+    }
     let activity = in_flight.activity();
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        activity.deny_tunnel();
-        if activity.is_draining() && version <= Version::HTTP_11 {
-            response.headers_mut().insert(
-                http::header::CONNECTION,
-                http::HeaderValue::from_static("close"),
-            );
-        }
-    } else if !activity.open_tunnel() {
-        response.body_mut().refused(Reason::EarlyTunnelBytes);
-        return refusal::early_bytes(worker, connection, in_flight);
+    activity.deny_tunnel();
+    if activity.is_draining() && version <= Version::HTTP_11 {
+        response.headers_mut().insert(
+            http::header::CONNECTION,
+            http::HeaderValue::from_static("close"),
+        );
     }
     response.map(|body| GuardedBody::new(body, in_flight, version))
 }

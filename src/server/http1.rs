@@ -19,6 +19,7 @@ use super::{
     refusal,
     screen::{Screen, ScreenLimits},
     shutdown::Shutdown,
+    tunnels,
 };
 use crate::{
     observe::metrics::{ConnectionGuard, ConnectionState},
@@ -52,9 +53,11 @@ where
         }
     }
     if desk.activity.is_tunnel() {
-        // The stream goes on in the hands of the tunnel, and it still is a connection of this client.
+        // What it has become still is a connection of this client, and one to wait for when stopping.
         desk.seat.gauge.move_to(ConnectionState::Tunnel);
-        desk.activity.keep_seat(desk.seat);
+        if let Some(tunnel) = desk.activity.take_tunnel() {
+            Box::pin(tunnels::run(tunnel)).await;
+        }
     }
 }
 

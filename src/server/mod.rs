@@ -13,6 +13,7 @@ pub mod refusal;
 pub mod proxy_protocol;
 pub mod readiness;
 pub mod frames;
+mod tunnels;
 pub mod conn;
 pub mod http1;
 pub mod listener;

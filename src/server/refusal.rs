@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Method, Response, Version, header};
+use http::{HeaderValue, Method, Response, Version};
 
 use super::{
     activity::{InFlight, Overdue},
@@ -151,19 +151,8 @@ pub fn internal(
     lost(Reason::Internal, (worker, connection), in_flight)
 }
 
-/// The answer in place of a 101, when bytes came before the tunnel was open.
-pub fn early_bytes(
-    worker: &Worker,
-    connection: &Connection,
-    in_flight: InFlight,
-) -> Response<GuardedBody> {
-    let mut response = lost(Reason::EarlyTunnelBytes, (worker, connection), in_flight);
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
-    response
-}
-
-fn lost(
+/// An answer in place of one whose record has been written.
+pub fn lost(
     reason: Reason,
     (worker, connection): (&Worker, &Connection),
     in_flight: InFlight,

@@ -71,6 +71,18 @@ pub static UPSTREAM: Section = Section {
             "\"10m\"",
         ),
         Key::new(
+            "tunnel_age",
+            Kind::Duration,
+            "longest life of a WebSocket",
+            "\"24h\"",
+        ),
+        Key::new(
+            "tunnel_bytes",
+            Kind::Size,
+            "most bytes of a WebSocket, each way by itself",
+            "\"16GiB\"",
+        ),
+        Key::new(
             "retries",
             Kind::Table(&RETRIES),
             "further tries when no connection could be made",

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 
 use super::survivors::{EndpointRules, Survivors};
 use crate::{
-    config::{At, Host, OneOrMany, Reader, Scheme, ServerUrl},
+    config::{At, Bytes, Host, OneOrMany, Reader, Scheme, ServerUrl},
     crypto::trust,
     state::registry::Named,
     upstream::{
@@ -22,6 +22,7 @@ use crate::{
         cluster::{Cluster, HealthRules},
         endpoint::{Address, Endpoint, LinkRules, Protocol},
         outlier::OutlierRules,
+        tunnel::Bounds,
     },
     wire::path::Profile,
 };
@@ -122,13 +123,24 @@ fn cluster(
             .get("dns_refresh")
             .unwrap_or(Duration::from_secs(30))
             .max(Duration::from_millis(100)),
-        tunnel_idle: reader.get("tunnel_idle").unwrap_or(Duration::from_mins(10)),
+        tunnels: tunnels(reader),
         profile: reader
             .get::<String>("profile")
             .and_then(|word| word.parse::<Profile>().ok())
             .unwrap_or_default(),
         metrics: survivors.metrics.upstream(name),
         ejecting: Mutex::new(()),
+    }
+}
+
+/// A WebSocket that nobody ends must not stay for ever, nor carry without end what no body limit counts.
+fn tunnels(reader: &Reader<'_>) -> Bounds {
+    Bounds {
+        idle: reader.get("tunnel_idle").unwrap_or(Duration::from_mins(10)),
+        age: reader.get("tunnel_age").unwrap_or(Duration::from_hours(24)),
+        bytes: reader
+            .get("tunnel_bytes")
+            .map_or(16 << 30, |Bytes(bytes)| bytes),
     }
 }
 

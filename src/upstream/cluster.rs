@@ -12,6 +12,7 @@ use super::{
     budget::Budget,
     endpoint::{Endpoint, Protocol},
     outlier::OutlierRules,
+    tunnel::Bounds,
 };
 use crate::{
     observe::metrics::{ServerReading, ServerState, UpstreamMetrics},
@@ -45,8 +46,8 @@ pub struct Cluster {
     pub slow_start: Duration,
     /// How often names are looked up again.
     pub dns_refresh: Duration,
-    /// How long a tunnel may be silent.
-    pub tunnel_idle: Duration,
+    /// What bounds each WebSocket.
+    pub tunnels: Bounds,
     /// How this backend reads paths.
     pub profile: Profile,
     /// Counters that outlive a reload.

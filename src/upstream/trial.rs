@@ -12,6 +12,7 @@ use super::{
     cluster::Cluster,
     endpoint::{Address, Endpoint, LinkRules, Protocol},
     outlier::OutlierRules,
+    tunnel::Bounds,
 };
 use crate::observe::metrics::Metrics;
 
@@ -58,7 +59,11 @@ pub(super) fn cluster(count: u16) -> Cluster {
         outliers: OutlierRules::default(),
         slow_start: Duration::from_secs(10),
         dns_refresh: Duration::from_secs(30),
-        tunnel_idle: Duration::from_mins(10),
+        tunnels: Bounds {
+            idle: Duration::from_mins(10),
+            age: Duration::from_hours(24),
+            bytes: u64::MAX,
+        },
         profile: crate::wire::path::Profile::default(),
         metrics: Metrics::new().upstream("trial"),
         ejecting: Mutex::new(()),

@@ -134,13 +134,17 @@ reasons! {
     MethodNotAllowed = "method-not-allowed", 405, "This method is not allowed here";
     HeadTimeout = "head-timeout", 408, "The request head took too long";
     BodyTimeout = "body-timeout", 408, "The request body took too long";
+    TunnelIdle = "tunnel-idle", 408, "The tunnel was silent for too long";
+    TunnelAge = "tunnel-age", 408, "The tunnel was open for too long";
     BodyTooLarge = "body-too-large", 413, "The request body is too large";
+    TunnelBytes = "tunnel-bytes", 413, "The tunnel carried too many bytes";
     TargetTooLong = "target-too-long", 414, "The request target is too long";
     Misdirected = "misdirected", 421, "This connection is not for that host";
     RateLimited = "rate-limited", 429, "Too many requests";
     HeadTooLarge = "head-too-large", 431, "The request head is too large";
     Internal = "internal", 500, "The gate met an error of its own";
     MethodUnknown = "method-unknown", 501, "This method is not supported";
+    ProtocolUnknown = "protocol-unknown", 501, "This protocol is not supported";
     UpstreamUnreachable = "upstream-unreachable", 502, "The backend cannot be reached";
     UpstreamBroken = "upstream-broken", 502, "The backend gave an answer that cannot be passed on";
     BreakerOpen = "breaker-open", 503, "The backend is resting after failures";

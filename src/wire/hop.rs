@@ -28,8 +28,10 @@ pub enum HopError {
 /// A change of protocol that a request asks for and that we pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upgrade {
-    /// RFC 6455.
+    /// RFC 6455: the client's handshake is the backend's.
     WebSocket,
+    /// RFC 8441: a stream of HTTP/2; the handshake with the backend is ours.
+    WebSocketStream,
 }
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

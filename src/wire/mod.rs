@@ -6,6 +6,7 @@ pub mod forwarded;
 pub mod halt;
 pub mod hop;
 pub mod host;
+pub mod http2;
 pub mod names;
 pub mod path;
 pub mod profile;

@@ -332,4 +332,5 @@ def main():
     print(json.dumps(actions[do.pop("do")](do)), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

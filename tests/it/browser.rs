@@ -1,12 +1,14 @@
 //! What a real browser makes of the gate's answers: headless Chromium, with a fresh profile for each page.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::eventually::eventually_within;
+use crate::harness::eventually::{eventually, eventually_within};
 use crate::harness::origin::answer;
 use crate::harness::process::{Process, missing};
-use crate::harness::{Gate, Origin};
+use crate::harness::{Conn, Gate, Origin};
+use crate::tunnels::switch;
 
 /// A page, and everything the browser loads for it, has this long.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -132,4 +134,57 @@ fn only_the_allowed_origin_reads_across_origins() {
         reached.iter().all(|request| request.head.method() == "GET"),
         "the preflight kept the PUT away: {reached:#?}"
     );
+}
+
+/// Opens a WebSocket to the address in its fragment and shows what it says.
+const CALLER: &str = r#"<!doctype html><title>Caller</title><p id="heard">heard nothing</p>
+<script src="/call.js"></script>"#;
+
+/// The browser's clock runs ahead of a WebSocket, but waits for a fetch.
+const CALL: &str = r"fetch('/hold');
+const socket = new WebSocket(location.hash.slice(1));
+const show = (text) => { document.getElementById('heard').textContent = text; fetch('/shown'); };
+socket.onmessage = (message) => show('heard ' + message.data);
+socket.onerror = () => show('was refused');";
+
+/// The page and its script, and at `/secret` a WebSocket that tells everybody a secret.
+fn caller() -> Origin {
+    let shown = AtomicBool::new(false);
+    Origin::script(move |conn: &mut Conn| {
+        while let Some(received) = conn.request()? {
+            conn.send(match received.head.target() {
+                "/hold" => {
+                    eventually("the page has its answer", || {
+                        shown.load(Ordering::SeqCst).then_some(())
+                    });
+                    answer(200, &[], "")
+                }
+                "/shown" => {
+                    shown.store(true, Ordering::SeqCst);
+                    answer(200, &[], "")
+                }
+                "/call.js" => answer(200, &[("Content-Type", "text/javascript")], CALL),
+                "/secret" => [switch(&received.head).as_bytes(), b"\x81\x06secret"].concat(),
+                _ => html(CALLER),
+            })?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn only_a_page_of_the_host_itself_opens_a_websocket() {
+    let (backend, thief) = (caller(), caller());
+    let gate = Gate::before(&backend).open();
+    let port = gate.proxy.https().port();
+    let socket = format!("wss://app.example:{port}/secret");
+    let own = dump(&format!("https://app.example:{port}/#{socket}"));
+    assert!(own.contains("heard secret"), "{own}");
+    let line = gate.proxy.await_access_of("/secret");
+    assert_eq!(line["network.protocol.version"], "2", "a stream: {line}");
+    let foreign = dump(&format!("{}/#{socket}", thief.url()));
+    assert!(foreign.contains("was refused"), "{foreign}");
+    gate.proxy.await_access("the foreign page", |line| {
+        line["url.path"] == "/secret" && line["reason"] == "origin-denied"
+    });
 }

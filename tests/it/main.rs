@@ -41,5 +41,6 @@ mod resilience;
 mod smuggling;
 mod soak;
 mod tls;
+mod tunnels;
 mod upstream;
 mod websocket;

@@ -303,28 +303,60 @@ const H2_GET: [(&str, &str); 4] = [
     (":authority", "app.example"),
 ];
 
-#[test]
-fn a07_http2_fields_that_would_smuggle() {
+fn with_path(path: &'static str) -> Vec<(&'static str, &'static str)> {
+    named(2, (":path", path))
+}
+
+fn with(name: &'static str, value: &'static str) -> Vec<(&'static str, &'static str)> {
+    [&H2_GET[..], &[(name, value)]].concat()
+}
+
+/// The sound form with another field in this place.
+fn named(place: usize, field: (&'static str, &'static str)) -> Vec<(&'static str, &'static str)> {
+    let mut fields = H2_GET.to_vec();
+    fields[place] = field;
+    fields
+}
+
+/// The sound form without the fields in these places, and with others behind it.
+fn without(
+    places: &[usize],
+    others: &[(&'static str, &'static str)],
+) -> Vec<(&'static str, &'static str)> {
+    let kept = H2_GET.iter().enumerate();
+    let kept = kept.filter(|(place, _)| !places.contains(place));
+    kept.map(|(_, field)| *field)
+        .chain(others.iter().copied())
+        .collect()
+}
+
+/// Each of these is refused, and nothing of it reaches the backend.
+#[track_caller]
+fn expect_malformed(cases: &[Vec<(&'static str, &'static str)>]) {
     let origin = Origin::echo();
     let gate = Gate::guarding(&origin).start();
-    assert_eq!(
-        h2_outcome(&gate, &H2_GET, &[]),
-        "200",
-        "the sound form passes"
-    );
+    let by_host = without(&[3], &[("host", "app.example"), ("te", "trailers")]);
+    for sound in [H2_GET.to_vec(), by_host] {
+        assert_eq!(h2_outcome(&gate, &sound, &[]), "200", "{sound:?}");
+    }
     let seen = origin.bytes().concat().len();
+    for fields in cases {
+        let outcome = h2_outcome(&gate, fields, &[]);
+        assert!(
+            outcome == "400" || PROTOCOL_ERRORS.contains(&outcome.as_str()),
+            "{fields:?}: {outcome}"
+        );
+    }
+    assert_eq!(
+        origin.bytes().concat().len(),
+        seen,
+        "nothing more reached the backend"
+    );
+}
 
-    let with_path = |path: &'static str| {
-        let mut fields = H2_GET.to_vec();
-        fields[2] = (":path", path);
-        fields
-    };
-    let with = |name: &'static str, value: &'static str| {
-        let mut fields = H2_GET.to_vec();
-        fields.push((name, value));
-        fields
-    };
-    let cases = [
+#[test]
+fn a07_http2_fields_that_would_smuggle() {
+    expect_malformed(&[
         with_path("/ HTTP/1.1\r\nX: 1"),
         with_path("/ HTTP/1.1"),
         with_path(""),
@@ -345,19 +377,43 @@ fn a07_http2_fields_that_would_smuggle() {
         with("host", "b.example"),
         with(":path", "/admin"),
         with(":unknown", "1"),
-    ];
-    for fields in cases {
-        let outcome = h2_outcome(&gate, &fields, &[]);
-        assert!(
-            outcome == "400" || PROTOCOL_ERRORS.contains(&outcome.as_str()),
-            "{fields:?}: {outcome}"
-        );
-    }
-    assert_eq!(
-        origin.bytes().concat().len(),
-        seen,
-        "nothing more reached the backend"
-    );
+    ]);
+}
+
+/// RFC 9113 §8.2 and §8.3, rule by rule.
+#[test]
+fn a07_what_http2_calls_malformed() {
+    expect_malformed(&[
+        with("", "1"),
+        with("x a", "1"),
+        with("x-a", "1\u{7f}"),
+        with("x-a", " 1"),
+        with("x-a", "1 "),
+        with("x-a", "\t1"),
+        with("x-a", "1\t"),
+        with("te", "trailers, gzip"),
+        with("content-length", "+0"),
+        with("content-length", "0, 0"),
+        without(&[], &[("content-length", "0"), ("content-length", "0")]),
+        without(&[], &[("host", "app.example"), ("host", "app.example")]),
+        with(":status", "200"),
+        with(":method", "POST"),
+        [&[("x-a", "1")], &H2_GET[..]].concat(),
+        with_path("https://app.example/admin"),
+        with_path("?a"),
+        named(1, (":scheme", "http")),
+        named(1, (":scheme", "ftp")),
+        named(1, (":scheme", "")),
+        named(3, (":authority", "")),
+        named(3, (":authority", "user@app.example")),
+        named(3, (":authority", "app.example, b.example")),
+        named(3, (":authority", "app.example/a")),
+        without(&[0], &[]),
+        without(&[1], &[]),
+        without(&[2], &[]),
+        without(&[3], &[]),
+        without(&[2, 3], &[("host", "app.example")]),
+    ]);
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! WebSockets: who may open one, what bounds it, and both over HTTP/2 (RFC 6455, RFC 8441).
+//! Whose pages may open a WebSocket, and what may come before it is open (RFC 6455 §10.2).
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
 use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::proxy::portcullis_verb;
-use crate::harness::{Conn, Gate, Origin};
+use crate::harness::{Conn, Gate, Origin, eventually};
 
 /// A handshake of the sample key of RFC 6455 §1.3, and the answer to it.
 const HANDSHAKE: [(&str, &str); 4] = [
@@ -143,4 +145,55 @@ fn explain_and_check_say_whose_pages_may() {
         said.contains("every site may open a WebSocket with the cookies of its visitors"),
         "{said}"
     );
+}
+
+/// Bytes that have come in on the connections of a listener and that nobody has read yet.
+fn unread(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux lists its sockets");
+    let local = format!(":{port:04X}");
+    let of = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (address, _, _, queues) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let (_, waiting) = queues.split_once(':')?;
+        let waiting = u64::from_str_radix(waiting, 16).ok()?;
+        address.ends_with(&local).then_some(waiting)
+    };
+    table.lines().filter_map(of).sum()
+}
+
+#[test]
+fn a06_bytes_that_follow_a_handshake_in_later_segments_keep_the_tunnel_shut() {
+    let read = Arc::new(AtomicBool::new(false));
+    let may_switch = Arc::clone(&read);
+    let origin = Origin::script(move |conn: &mut Conn| -> io::Result<()> {
+        conn.request()?;
+        eventually("the gate has read what came early", || {
+            may_switch.load(Ordering::SeqCst).then_some(())
+        });
+        conn.send([SWITCH, "hello"].concat())?;
+        conn.until_close().map(drop)
+    });
+    let gate = Gate::guarding(&origin).start();
+    let mut client = gate.https();
+    client.send(handshake("/chat", &[]));
+    eventually("the handshake is at the backend", || {
+        (!origin.requests().is_empty()).then_some(())
+    });
+    for piece in ["GET /admin HTTP/1.1\r\n", "Host: app.example\r\n\r\n"] {
+        client.send(piece);
+    }
+    let port = gate.proxy.https().port();
+    eventually("nothing is left to read", || {
+        (unread(port) == 0).then_some(())
+    });
+    read.store(true, Ordering::SeqCst);
+    let problem = client.response().expect(400).problem();
+    assert_eq!(problem["type"], "urn:portcullis:problem:early-tunnel-bytes");
+    client.expect_close();
+    origin.await_closed(1);
+    let seen = origin.bytes().concat();
+    assert!(!seen.windows(6).any(|window| window == b"/admin"));
+    let line = gate.proxy.await_access_of("/chat");
+    assert_eq!(line["reason"], "early-tunnel-bytes", "{line}");
+    assert_eq!(line["decision"], "refused", "{line}");
 }
