@@ -107,6 +107,8 @@ async fn explain<'a>(snapshot: &'a Snapshot, asked: &'a Asked) -> Report<'a> {
     let answer = match verdict {
         Ok(admitted) => {
             report.verdict = Verdict::Forwarded;
+            let masking = &admitted.route().policies.mask_errors;
+            masking.explain(&mut exchange);
             let sent = forward::outgoing(admitted.route(), &mut exchange, ());
             report.sent = Some(Sent::new(admitted.route(), sent));
             plain_answer()

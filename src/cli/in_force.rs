@@ -119,6 +119,7 @@ fn describe_policies(out: &mut String, policies: &Policies) {
         ("cors", policies.cors.describe()),
         ("auth", policies.authn.describe()),
         ("roles and scopes", policies.rbac.describe()),
+        ("errors", policies.mask_errors.describe()),
         ("headers", policies.headers.describe()),
         ("cookies", policies.cookies.describe()),
     ] {

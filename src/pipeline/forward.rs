@@ -10,6 +10,7 @@ use http::{
 use super::{
     admit::Admitted,
     body::AnswerBody,
+    mask,
     normalise::Arrival,
     record::Recording,
     respond::{self, Unread},
@@ -19,7 +20,7 @@ use crate::{
     crypto::websocket::Key,
     exchange::Exchange,
     observe::{access::Decision, metrics::UpstreamOutcome},
-    policy,
+    policy::{self, mask_errors},
     snapshot::Route,
     upstream::{
         body::{After, UpstreamBody},
@@ -81,13 +82,16 @@ pub async fn forward(
         .metrics
         .record(outcome, recording.upstream_duration);
     match sent {
-        Ok(sent) => answer(route, sent, arrival, recording),
+        Ok(sent) => {
+            let head = (sent.response.status(), sent.response.headers());
+            let masking = &route.policies.mask_errors;
+            match mask_errors::replacement(masking, &mut recording.exchange, head) {
+                Some(refusal) => masked(&refusal, sent, &arrival, recording),
+                None => answer(route, sent, arrival, recording),
+            }
+        }
         Err(error) => {
-            let unread = recording
-                .progress
-                .as_ref()
-                .is_some_and(|progress| !progress.is_complete());
-            let unread = Unread::of(unread, arrival.version);
+            let unread = unread_of(&recording, arrival.version);
             log_failure(&error, &recording);
             let snapshot = Arc::clone(recording.snapshot());
             respond::failure(&snapshot, &blame(&error), unread, recording)
@@ -208,7 +212,7 @@ fn answer(
         mut response,
         mut lease,
     } = sent;
-    let status = response.status();
+    let (status, version) = (response.status(), arrival.version);
     let tunnel =
         (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
     let (mut head, incoming) = response.into_parts();
@@ -236,11 +240,7 @@ fn answer(
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    let unread = recording
-        .progress
-        .as_ref()
-        .is_some_and(|progress| !progress.is_complete());
-    if Unread::of(unread, arrival.version) == Unread::Rest && head.status.is_client_error() {
+    if unread_of(&recording, version) == Unread::Rest && head.status.is_client_error() {
         head.headers
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -260,6 +260,44 @@ fn grant(mut head: Parts, switch: Box<Switch>, mut recording: Recording) -> Resp
     }
     recording.decide(Decision::Forwarded, head.status, None);
     Response::from_parts(head, AnswerBody::tunnel(switch, recording))
+}
+
+/// A problem in place of the backend's error; what the backend said goes no farther than the log.
+fn masked(
+    refusal: &Refusal,
+    sent: Sent,
+    arrival: &Arrival,
+    recording: Recording,
+) -> Response<AnswerBody> {
+    let Sent {
+        response,
+        mut lease,
+    } = sent;
+    let upgrade = recording.exchange.upgrade();
+    if upgrade.is_some() {
+        lease.after = After::Close;
+    }
+    let (status, request_id) = (response.status(), recording.exchange.request_id.clone());
+    mask::read_off(
+        UpstreamBody::new(response.into_body(), lease),
+        status,
+        request_id,
+    );
+    // Whoever asked for a tunnel may send what is no HTTP.
+    let unread = match upgrade {
+        Some(_) => Unread::of(true, arrival.version),
+        None => unread_of(&recording, arrival.version),
+    };
+    let snapshot = Arc::clone(recording.snapshot());
+    respond::failure(&snapshot, refusal, unread, recording)
+}
+
+fn unread_of(recording: &Recording, version: Version) -> Unread {
+    let unread = recording
+        .progress
+        .as_ref()
+        .is_some_and(|progress| !progress.is_complete());
+    Unread::of(unread, version)
 }
 
 /// The refusal that a failed exchange becomes: a stable reason, nothing of the backend's address.

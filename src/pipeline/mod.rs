@@ -12,6 +12,7 @@ pub mod admit;
 pub mod body;
 pub mod forward;
 pub mod linger;
+pub mod mask;
 pub mod normalise;
 pub mod problem;
 pub mod record;

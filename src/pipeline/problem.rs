@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderName, Response,
+    HeaderName, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 
@@ -35,14 +35,18 @@ fn respond(
     request_id: &HeaderValue,
     accept: Option<&HeaderValue>,
 ) -> Response<Bytes> {
-    let reason = refusal.reason;
+    let (reason, status) = (refusal.reason, refusal.status_code());
     let (kind, body) = if accept.is_some_and(|accept| prefers_html(accept.as_bytes())) {
-        (HTML, page(reason, request_id.as_bytes()))
+        (HTML, page((reason, status), request_id.as_bytes()))
     } else {
-        (JSON, json(reason, request_id.as_bytes(), &refusal.violated))
+        let violated = &refusal.violated;
+        (
+            JSON,
+            json((reason, status), request_id.as_bytes(), violated),
+        )
     };
     let mut response = Response::new(Bytes::from(body));
-    *response.status_mut() = reason.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     // Room for what the response halves add, so that the map grows once.
     headers.reserve(16);
@@ -77,8 +81,8 @@ pub fn lost(reason: Reason, request_id: &HeaderValue, scheme: Scheme) -> Respons
 /// The same answer as the bytes of HTTP/1.1, for refusals made before HTTP is parsed: the connection closes after it.
 /// It carries the headers of the `strict` preset, since no route is known.
 pub fn raw(reason: Reason, request_id: &str, scheme: Scheme) -> Vec<u8> {
-    let body = json(reason, request_id.as_bytes(), &[]);
     let status = reason.status();
+    let body = json((reason, status), request_id.as_bytes(), &[]);
     let length = itoa::Buffer::new().format(body.len()).to_owned();
     let mut out = Vec::with_capacity(1024 + body.len());
     push(
@@ -118,7 +122,11 @@ pub fn raw(reason: Reason, request_id: &str, scheme: Scheme) -> Vec<u8> {
     out
 }
 
-fn json(reason: Reason, request_id: &[u8], violated: &[Arc<str>]) -> Vec<u8> {
+fn json(
+    (reason, status): (Reason, StatusCode),
+    request_id: &[u8],
+    violated: &[Arc<str>],
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(384);
     match reason {
         Reason::RateLimited => push(&mut out, &["{\"type\":\"", QUOTA_EXCEEDED]),
@@ -133,7 +141,7 @@ fn json(reason: Reason, request_id: &[u8], violated: &[Arc<str>]) -> Vec<u8> {
             "\",\"title\":\"",
             reason.title(),
             "\",\"status\":",
-            reason.status().as_str(),
+            status.as_str(),
         ],
     );
     push(
@@ -167,7 +175,7 @@ dd{margin:0;overflow-wrap:anywhere}\n\
 </style>\n</head>\n<body>\n<main>\n<h1>";
 
 /// Without script, and with a style that the `strict` policy allows; readable where even that is blocked.
-fn page(reason: Reason, request_id: &[u8]) -> Vec<u8> {
+fn page((reason, status): (Reason, StatusCode), request_id: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     push(
         &mut out,
@@ -183,11 +191,7 @@ fn page(reason: Reason, request_id: &[u8]) -> Vec<u8> {
     );
     push(
         &mut out,
-        &[
-            "<dl>\n<dt>Status</dt><dd>",
-            reason.status().as_str(),
-            "</dd>\n",
-        ],
+        &["<dl>\n<dt>Status</dt><dd>", status.as_str(), "</dd>\n"],
     );
     push(
         &mut out,
@@ -271,9 +275,10 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::Misdirected => "Open a new connection for that host.",
         Reason::RateLimited => "Wait as long as the Retry-After field says.",
         Reason::Internal => "Tell the operator the request identity below.",
-        Reason::UpstreamUnreachable | Reason::UpstreamBroken | Reason::UpstreamTimeout => {
-            "Try again later. If it lasts, tell the operator."
-        }
+        Reason::UpstreamUnreachable
+        | Reason::UpstreamBroken
+        | Reason::UpstreamTimeout
+        | Reason::UpstreamError => "Try again later. If it lasts, tell the operator.",
         Reason::BreakerOpen | Reason::KeysUnavailable | Reason::Overloaded => {
             "Try again in a moment."
         }

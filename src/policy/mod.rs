@@ -11,6 +11,7 @@ mod challenge;
 pub mod cookies;
 pub mod cors;
 pub mod csp;
+pub mod mask_errors;
 pub mod mode;
 pub mod network;
 pub mod rate_limit;
@@ -43,6 +44,8 @@ pub struct Policies {
     pub authn: Arc<authn::Authn>,
     /// Roles and scopes.
     pub rbac: Arc<rbac::Rbac>,
+    /// What clients see of the backend's 5xx answers.
+    pub mask_errors: Arc<mask_errors::MaskErrors>,
     /// What the backend's cookies gain.
     pub cookies: Arc<cookies::Cookies>,
     /// Security headers.

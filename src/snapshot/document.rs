@@ -6,7 +6,9 @@ use super::{
 };
 use crate::{
     config::{Key, Kind, Section},
-    policy::{authn, body_limit, cookies, cors, network, rate_limit, security_headers},
+    policy::{
+        authn, body_limit, cookies, cors, mask_errors, network, rate_limit, security_headers,
+    },
 };
 
 /// The whole file.
@@ -67,6 +69,7 @@ macro_rules! policies {
             Key::new("rate_limits", Kind::Tables(&rate_limit::SECTION), rate_limit::SECTION.doc, ""),
             Key::new("network", Kind::Table(&network::SECTION), network::SECTION.doc, ""),
             Key::new("body", Kind::Table(&body_limit::SECTION), body_limit::SECTION.doc, ""),
+            Key::new("mask_errors", Kind::Table(&mask_errors::SECTION), mask_errors::SECTION.doc, ""),
         ]
     };
 }

@@ -15,6 +15,7 @@ use crate::{
         body_limit::{self, BodyLimit},
         cookies::{self, Cookies},
         cors::{self, Cors},
+        mask_errors::{self, MaskErrors},
         network::{self, Network},
         rate_limit::{self, Desk, LimiterBook, RateLimits},
         rbac::{self, Rbac},
@@ -34,6 +35,7 @@ pub(super) struct Level<'a> {
     body_limit: OnceCell<Arc<BodyLimit>>,
     cors: OnceCell<Arc<Cors>>,
     access: OnceCell<Access>,
+    mask_errors: OnceCell<Arc<MaskErrors>>,
     cookies: OnceCell<Arc<Cookies>>,
     headers: OnceCell<Arc<SecurityHeaders>>,
     /// All of them together.
@@ -58,6 +60,7 @@ impl<'a> Level<'a> {
             body_limit: OnceCell::new(),
             cors: OnceCell::new(),
             access: OnceCell::new(),
+            mask_errors: OnceCell::new(),
             cookies: OnceCell::new(),
             headers: OnceCell::new(),
             whole: OnceCell::new(),
@@ -149,6 +152,11 @@ impl<'a> Level<'a> {
             cors: self.section("cors", |level| &level.cors, cors::compile),
             authn,
             rbac,
+            mask_errors: self.section(
+                "mask_errors",
+                |level| &level.mask_errors,
+                mask_errors::compile,
+            ),
             cookies: self.section("cookies", |level| &level.cookies, cookies::compile),
             headers: self.section("headers", |level| &level.headers, security_headers::compile),
         })

@@ -143,6 +143,7 @@ reasons! {
     RateLimited = "rate-limited", 429, "Too many requests";
     HeadTooLarge = "head-too-large", 431, "The request head is too large";
     Internal = "internal", 500, "The gate met an error of its own";
+    UpstreamError = "upstream-error", 500, "The backend met an error";
     MethodUnknown = "method-unknown", 501, "This method is not supported";
     ProtocolUnknown = "protocol-unknown", 501, "This protocol is not supported";
     UpstreamUnreachable = "upstream-unreachable", 502, "The backend cannot be reached";
@@ -167,6 +168,8 @@ pub struct Refusal {
     pub detail: Option<&'static str>,
     /// The names of the violated limits, for the `violated-policies` member of a 429 body.
     pub violated: Vec<std::sync::Arc<str>>,
+    /// The status of the answer where it is not that of the reason: a backend's own error.
+    pub own_status: Option<StatusCode>,
 }
 
 impl Refusal {
@@ -178,7 +181,20 @@ impl Refusal {
             headers: HeaderMap::new(),
             detail: None,
             violated: Vec::new(),
+            own_status: None,
         }
+    }
+
+    /// The status of the answer.
+    pub fn status_code(&self) -> StatusCode {
+        self.own_status.unwrap_or_else(|| self.reason.status())
+    }
+
+    /// Answers with this status in place of the reason's.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.own_status = Some(status);
+        self
     }
 
     /// Adds a header to the answer.

@@ -28,6 +28,7 @@ mod idle;
 mod legacy;
 mod limits;
 mod logs;
+mod masking;
 mod names;
 mod network;
 mod observatory;
