@@ -20,6 +20,7 @@ mod cors;
 mod crowd;
 mod demo;
 mod deploy;
+mod faults;
 mod floods;
 mod forwarding;
 mod h2_backends;
