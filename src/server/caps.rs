@@ -11,6 +11,7 @@ use std::{
 };
 
 use dashmap::{DashMap, mapref::entry::Entry};
+use tokio::sync::Notify;
 
 use crate::state::limiter::client_key;
 
@@ -21,6 +22,7 @@ pub struct Caps {
     of_system: usize,
     all: AtomicUsize,
     clients: DashMap<IpAddr, usize>,
+    emptied: Notify,
 }
 
 /// Which cap a connection ran into.
@@ -63,6 +65,7 @@ impl Caps {
             of_system,
             all: AtomicUsize::new(0),
             clients: DashMap::new(),
+            emptied: Notify::new(),
         }
     }
 
@@ -77,7 +80,7 @@ impl Caps {
         most_of_client: usize,
     ) -> Result<Counted, Full> {
         if self.all.fetch_add(1, Ordering::AcqRel) >= most.min(self.of_system) {
-            self.all.fetch_sub(1, Ordering::AcqRel);
+            self.leave();
             return Err(Full::All);
         }
         self.counted_for(client, most_of_client)
@@ -93,7 +96,7 @@ impl Caps {
         let mut held = self.clients.entry(client).or_insert(0);
         if *held >= most_of_client {
             drop(held);
-            self.all.fetch_sub(1, Ordering::AcqRel);
+            self.leave();
             return Err(Full::Client);
         }
         *held += 1;
@@ -107,6 +110,24 @@ impl Caps {
     /// Open connections.
     pub fn open(&self) -> usize {
         self.all.load(Ordering::Acquire)
+    }
+
+    /// Resolves once no connection is open, tunnels included.
+    pub async fn emptied(&self) {
+        loop {
+            // Before the look: who leaves behind it is heard.
+            let emptied = self.emptied.notified();
+            if self.open() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn leave(&self) {
+        if self.all.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.emptied.notify_waiters();
+        }
     }
 }
 
@@ -138,7 +159,7 @@ impl Drop for Counted {
                 held.remove();
             }
         }
-        self.caps.all.fetch_sub(1, Ordering::AcqRel);
+        self.caps.leave();
     }
 }
 
@@ -162,6 +183,21 @@ mod tests {
         drop((first, second));
         assert_eq!(caps.open(), 0);
         assert!(caps.clients.is_empty());
+    }
+
+    #[tokio::test]
+    async fn says_when_the_last_has_left() {
+        let caps = Arc::new(Caps::new(usize::MAX));
+        caps.emptied().await;
+        let client: IpAddr = "192.0.2.1".parse().expect("an address");
+        let (one, two) = (caps.enter(client, 9, 9), caps.enter(client, 9, 9));
+        let waiting = Arc::clone(&caps);
+        let mut emptied = tokio::spawn(async move { waiting.emptied().await });
+        drop(one);
+        let early = tokio::time::timeout(std::time::Duration::from_millis(20), &mut emptied);
+        assert!(early.await.is_err(), "one is still there");
+        drop(two);
+        emptied.await.expect("it ends");
     }
 
     #[test]

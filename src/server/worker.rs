@@ -80,6 +80,8 @@ pub fn run(runtime: &Runtime, shift: Shift) {
         let patience = worker.snapshot().server.drain;
         let _ = tokio::time::timeout(patience, async {
             while connections.join_next().await.is_some() {}
+            // A tunnel goes on beside the connection that it began on, in the caps.
+            shift.caps.emptied().await;
         })
         .await;
         ticker.abort();

@@ -11,7 +11,7 @@ use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::origin::answer;
 use crate::harness::process::Process;
 use crate::harness::python::python;
-use crate::harness::{Client, Gate, Origin, TlsOptions, eventually};
+use crate::harness::{Client, Conn, Gate, Origin, TlsOptions, eventually};
 
 /// The policy with one header that says which edition it is.
 fn edition(number: usize) -> String {
@@ -317,6 +317,79 @@ fn a_drain_has_an_end() {
     gate.proxy.signal("TERM");
     gate.proxy.await_exit();
     let _ = stuck.until_close();
+}
+
+const WEBSOCKET: [(&str, &str); 4] = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+/// A backend that opens a tunnel and says everything again in capitals.
+pub fn shouting() -> Origin {
+    Origin::script(|conn: &mut Conn| {
+        conn.request()?;
+        conn.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        )?;
+        loop {
+            let byte = conn.exactly(1)?;
+            conn.send(byte.to_ascii_uppercase())?;
+        }
+    })
+}
+
+/// Opens a tunnel to it.
+#[track_caller]
+pub fn open_tunnel(mut client: Client) -> Client {
+    client.send(request("GET", "/chat", &WEBSOCKET));
+    let line = client.response_head().line;
+    assert!(line.contains(" 101 "), "{line}");
+    client
+}
+
+/// Says a word and hears it again.
+#[track_caller]
+pub fn shout(tunnel: &mut Client, word: &str) {
+    tunnel.send(word);
+    let heard = tunnel.exactly(word.len());
+    assert_eq!(heard, word.to_ascii_uppercase().as_bytes());
+}
+
+#[test]
+fn sigterm_waits_for_tunnels_and_ends_with_the_last() {
+    let origin = shouting();
+    let mut gate = Gate::before(&origin)
+        .workers(2)
+        .server("drain = \"30s\"")
+        .open();
+    let (mut one, mut other) = (open_tunnel(gate.https()), open_tunnel(gate.https()));
+    gate.proxy.signal("TERM");
+    gate.proxy.await_talk("draining");
+    // Longer than a connection that idles is given.
+    eventually_pause(Duration::from_millis(1500));
+    shout(&mut one, "a");
+    shout(&mut other, "b");
+    drop(one);
+    eventually_pause(Duration::from_millis(100));
+    shout(&mut other, "c");
+    drop(other);
+    assert_eq!(gate.proxy.await_exit().code(), Some(0));
+}
+
+#[test]
+fn sigterm_ends_a_tunnel_with_the_drain() {
+    let origin = shouting();
+    let mut gate = Gate::before(&origin).server("drain = \"1s\"").open();
+    let mut tunnel = open_tunnel(gate.https());
+    gate.proxy.signal("TERM");
+    gate.proxy.await_talk("draining");
+    shout(&mut tunnel, "a");
+    assert_eq!(gate.proxy.await_exit().code(), Some(0));
+    assert!(tunnel.until_close().is_empty());
+    gate.proxy.await_access_of("/chat");
 }
 
 #[test]
