@@ -9,6 +9,7 @@ use crate::{
     config::Color,
     server::{
         gate::{self, GateError, Ready},
+        handover::Program,
         reload::Source,
     },
 };
@@ -38,7 +39,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
             )
         }
     };
-    end(gate::run(source, color(), Ready::announce))
+    end(gate::run(source, Program::own(), color(), Ready::announce))
 }
 
 /// What the gate's end means for the shell.

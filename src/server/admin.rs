@@ -1,6 +1,6 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`. On a thread of its own, so that it answers under load.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header, header::HeaderValue};
@@ -30,7 +30,7 @@ pub struct Admin {
     pub shutdown: Shutdown,
 }
 
-/// Serves until the runtime ends.
+/// Serves until the runtime ends, or until another process answers on the same socket.
 pub async fn run(listener: Listener, admin: Arc<Admin>) {
     let room = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     let entrance = match listener {
@@ -44,31 +44,42 @@ pub async fn run(listener: Listener, admin: Arc<Admin>) {
             return;
         }
     };
+    let mut stopping = admin.shutdown.clone();
+    let mut handed_over = pin!(stopping.handed_over());
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        let admin = Arc::clone(&admin);
-        match &entrance {
-            Entrance::Tcp(listener) => match listener.accept().await {
-                Ok((stream, peer)) => {
-                    tokio::spawn(async move {
-                        serve(stream, admin, Some(peer)).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
-            },
-            Entrance::Unix(listener) => match listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(async move {
-                        serve(stream, admin, None).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
-            },
+        tokio::select! {
+            biased;
+            () = &mut handed_over => return,
+            () = admit(&entrance, &room, &admin) => {}
         }
+    }
+}
+
+/// Lets one connection in, once there is room for it.
+async fn admit(entrance: &Entrance, room: &Arc<tokio::sync::Semaphore>, admin: &Arc<Admin>) {
+    let Ok(permit) = Arc::clone(room).acquire_owned().await else {
+        return;
+    };
+    let admin = Arc::clone(admin);
+    match entrance {
+        Entrance::Tcp(listener) => match listener.accept().await {
+            Ok((stream, peer)) => {
+                tokio::spawn(async move {
+                    serve(stream, admin, Some(peer)).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
+        },
+        Entrance::Unix(listener) => match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(async move {
+                    serve(stream, admin, None).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
+        },
     }
 }
 
@@ -82,7 +93,12 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(&admin, &request);
+        let mut answer = answer(&admin, &request);
+        if admin.shutdown.is_handed_over() {
+            // The next question is for the process that serves.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
         async move { Ok::<_, std::convert::Infallible>(answer) }
     });
     let served = http1::Builder::new()

@@ -1,4 +1,4 @@
-//! The gate as a whole: start, reload, stop.
+//! The gate as a whole: everything is set up here, in an order in which what can fail does so before anything is served.
 
 use std::{
     io::Write,
@@ -7,31 +7,27 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::runtime::Builder;
 
 use super::{
-    admin::{self, Admin},
     caps::Caps,
-    listener::{self, Door, Opened},
+    desk::{Desk, Staff},
+    handover::Program,
+    inherited::{InheritError, Inherited},
+    listener::{self, Door, Listener, Opened, Role},
     open_files,
-    reload::{InUse, Reloader, Source, bring_up, retire},
-    shutdown::{self, Announcer, Shutdown},
-    watch::FileWatch,
+    reload::{Reloader, Source, bring_up},
+    shutdown::{self, Opening, Shutdown},
     worker::{self, Shift},
 };
 use crate::{
-    config::Color,
-    identity::issuer::Issuer,
+    config::{Color, ListenAddr},
     observe::{
         access::{AccessLog, Target},
         log,
     },
     pipeline::worker::Worker,
     snapshot::{Snapshot, server::AccessTarget, survivors::Survivors},
-    upstream::watch,
 };
 
 /// How long the last access lines may take to be written.
@@ -51,6 +47,9 @@ pub enum GateError {
         /// Why.
         cause: std::io::Error,
     },
+    /// What this process was given does not fit.
+    #[error("cannot take over listeners: {0}")]
+    Inherited(#[from] InheritError),
     /// The access log could not be opened.
     #[error("cannot open the access log: {0}")]
     Log(std::io::Error),
@@ -59,11 +58,19 @@ pub enum GateError {
     System(#[from] std::io::Error),
 }
 
-/// Runs the gate until it is told to stop. `ready` is called once, with the addresses that are open.
+/// Runs the gate until it is told to stop, or until another process has taken its place. `program` is what a hand-over
+/// starts, `ready` is called once, with the addresses that are open.
 ///
 /// # Errors
 /// See [`GateError`].
-pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(), GateError> {
+pub fn run(
+    source: Source,
+    program: Option<Program>,
+    color: Color,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), GateError> {
+    // First, while there are no other threads.
+    let (inherited, predecessor) = Inherited::receive()?;
     let workers = worker_count(&source);
     let survivors = Arc::new(Survivors::new(workers));
     let in_use = bring_up(&source, &survivors, color).map_err(GateError::Configuration)?;
@@ -71,13 +78,12 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
         log::init(level);
     }
     let (announcer, stopping) = shutdown::channel();
+    let (opener, opening) = shutdown::opening();
     let access = AccessLog::open(target(&in_use.snapshot)).map_err(GateError::Log)?;
     survivors.metrics.watch_access_log(access.dropped_probe());
-    expect_free(&in_use.snapshot)?;
-    let mut opened = open_all(&in_use.snapshot, workers)?;
-    let admin = open_admin(&in_use.snapshot)?;
-    let addresses = Ready::of(&opened, admin.as_ref());
-    let staff: Vec<Arc<Worker>> = (0..workers)
+    let listeners = open_all(&in_use.snapshot, workers, inherited)?;
+    let addresses = Ready::of(&listeners);
+    let crew: Vec<Arc<Worker>> = (0..workers)
         .map(|index| {
             let snapshot = Arc::clone(&in_use.snapshot);
             Arc::new(Worker::new(
@@ -88,23 +94,29 @@ pub fn run(source: Source, color: Color, ready: impl FnOnce(&Ready)) -> Result<(
             ))
         })
         .collect();
-    survivors.metrics.watch_requests(under_way(&staff));
+    survivors.metrics.watch_requests(under_way(&crew));
     let room = open_files::room(in_use.snapshot.server.limits.connections);
-    let threads = start_workers(&staff, &mut opened, &stopping, room)?;
+    let staff = Staff {
+        threads: start_workers(&crew, &listeners, (&opening, &stopping), room)?,
+        opened: listeners,
+        predecessor,
+    };
     let desk = Desk {
         reloader: Arc::new(Reloader {
             source,
             fixed: in_use.snapshot.server.fixed(),
             survivors,
-            workers: staff,
+            workers: crew,
             turn: Mutex::new(()),
         }),
         announcer,
         stopping,
+        opener,
         access,
         runtime: Builder::new_current_thread().enable_all().build()?,
+        program,
     };
-    desk.attend(in_use, (admin, threads), || ready(&addresses))?;
+    desk.attend(in_use, staff, || ready(&addresses))?;
     let Desk {
         reloader, access, ..
     } = desk;
@@ -137,24 +149,51 @@ fn target(snapshot: &Snapshot) -> Target {
     }
 }
 
-fn expect_free(snapshot: &Snapshot) -> Result<(), GateError> {
+/// Opens what the file states, where this process was not given it.
+fn open_all(
+    snapshot: &Snapshot,
+    workers: usize,
+    mut inherited: Inherited,
+) -> Result<Vec<Opened>, GateError> {
     let server = &snapshot.server;
-    let admin = server.admin.iter().map(|admin| &admin.listen);
-    for address in server.https.iter().chain(&server.http).chain(admin) {
-        listener::expect_free(address).map_err(|cause| GateError::Listen {
-            address: address.to_string(),
-            cause,
-        })?;
+    let https = server.https.iter().map(|address| (Role::Https, address));
+    let http = server.http.iter().map(|address| (Role::Http, address));
+    let admin = server.admin.iter();
+    let admin = admin.map(|admin| (Role::Admin, &admin.listen));
+    let stated: Vec<_> = https.chain(http).chain(admin).collect();
+    let mut sockets = Vec::new();
+    for (role, address) in &stated {
+        let given = inherited.take(*role, address);
+        if given.is_empty() {
+            listener::expect_free(address).map_err(|cause| listen(address, cause))?;
+        }
+        sockets.push(given);
     }
-    Ok(())
+    let words = stated
+        .iter()
+        .map(|(role, address)| format!("{role} `{address}`"));
+    inherited.close(&words.collect::<Vec<_>>())?;
+    let each = stated.into_iter().zip(sockets);
+    each.map(|((role, address), mut sockets)| {
+        let opened = if sockets.is_empty() {
+            let workers = if role == Role::Admin { 1 } else { workers };
+            listener::open(address, workers)
+        } else {
+            Ok(std::mem::take(&mut sockets))
+        };
+        opened
+            .and_then(|sockets| Opened::new(role, address, sockets))
+            .map_err(|cause| listen(address, cause))
+    })
+    .collect()
 }
 
 /// Asks all workers how many requests they have under way.
-fn under_way(staff: &[Arc<Worker>]) -> impl Fn() -> u64 + Send + Sync + use<> {
+fn under_way(crew: &[Arc<Worker>]) -> impl Fn() -> u64 + Send + Sync + use<> {
     // Workers know the metrics, which must not hold them in turn.
-    let staff: Vec<_> = staff.iter().map(Arc::downgrade).collect();
+    let crew: Vec<_> = crew.iter().map(Arc::downgrade).collect();
     move || {
-        let workers = staff.iter().filter_map(Weak::upgrade);
+        let workers = crew.iter().filter_map(Weak::upgrade);
         workers
             .map(|worker| worker.load.requests())
             .fold(0, |sum, requests| {
@@ -163,49 +202,35 @@ fn under_way(staff: &[Arc<Worker>]) -> impl Fn() -> u64 + Send + Sync + use<> {
     }
 }
 
-fn open_all(snapshot: &Snapshot, workers: usize) -> Result<Vec<Opened>, GateError> {
-    let server = &snapshot.server;
-    let doors = server.https.iter().map(|address| (address, Door::Tls));
-    let doors = doors.chain(server.http.iter().map(|address| (address, Door::Clear)));
-    doors
-        .map(|(address, door)| {
-            listener::open(address, door, workers).map_err(|cause| GateError::Listen {
-                address: address.to_string(),
-                cause,
-            })
-        })
-        .collect()
+fn listen(address: &ListenAddr, cause: std::io::Error) -> GateError {
+    GateError::Listen {
+        address: address.to_string(),
+        cause,
+    }
 }
 
-fn open_admin(snapshot: &Snapshot) -> Result<Option<Opened>, GateError> {
-    let Some(admin) = &snapshot.server.admin else {
-        return Ok(None);
-    };
-    listener::open(&admin.listen, Door::Clear, 1)
-        .map(Some)
-        .map_err(|cause| GateError::Listen {
-            address: admin.listen.to_string(),
-            cause,
-        })
-}
-
+/// Starts the threads, which accept nothing until they are let. What can fail has failed behind this.
 fn start_workers(
-    staff: &[Arc<Worker>],
-    opened: &mut [Opened],
-    stopping: &Shutdown,
+    crew: &[Arc<Worker>],
+    opened: &[Opened],
+    (opening, stopping): (&Opening, &Shutdown),
     room: usize,
 ) -> Result<Vec<thread::JoinHandle<()>>, GateError> {
     let caps = Arc::new(Caps::new(room));
+    let mut doors: Vec<Vec<(Door, Listener)>> = crew.iter().map(|_| Vec::new()).collect();
+    for opened in opened.iter().filter(|opened| opened.role != Role::Admin) {
+        for (doors, share) in doors.iter_mut().zip(opened.shares(crew.len())?) {
+            let door = opened.role.door();
+            doors.extend(share.into_iter().map(|listener| (door, listener)));
+        }
+    }
     let mut threads = Vec::new();
-    for worker in staff {
-        let doors = opened
-            .iter_mut()
-            .filter_map(|opened| Some((opened.door, opened.listeners.pop()?)))
-            .collect();
+    for (worker, doors) in crew.iter().zip(doors) {
         let shift = Shift {
             worker: Arc::clone(worker),
             doors,
             caps: Arc::clone(&caps),
+            opening: opening.clone(),
             shutdown: stopping.clone(),
         };
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -229,21 +254,18 @@ pub struct Ready {
 }
 
 impl Ready {
-    fn of(opened: &[Opened], admin: Option<&Opened>) -> Self {
-        let list = |door| {
+    fn of(opened: &[Opened]) -> Self {
+        let list = |role| {
             opened
                 .iter()
-                .filter(|o| o.door == door)
-                .map(|o| o.address.clone())
+                .filter(|opened| opened.role == role)
+                .map(|opened| opened.address.clone())
                 .collect()
         };
         Self {
-            https: list(Door::Tls),
-            http: list(Door::Clear),
-            admin: admin
-                .map(|admin| admin.address.clone())
-                .into_iter()
-                .collect(),
+            https: list(Role::Https),
+            http: list(Role::Http),
+            admin: list(Role::Admin),
         }
     }
 
@@ -259,115 +281,8 @@ impl Ready {
                 line.extend([" ", name, "=", &list.join(",")]);
             }
         }
-        // Standard error may be closed; the gate serves all the same.
-        let _ = writeln!(std::io::stderr(), "{line}");
-    }
-}
-
-/// The main thread while the workers serve: signals, file changes, the admin listener, key sets.
-struct Desk {
-    reloader: Arc<Reloader>,
-    announcer: Announcer,
-    stopping: Shutdown,
-    access: AccessLog,
-    runtime: Runtime,
-}
-
-impl Desk {
-    fn attend(
-        &self,
-        in_use: InUse,
-        (admin, threads): (Option<Opened>, Vec<thread::JoinHandle<()>>),
-        ready: impl FnOnce(),
-    ) -> Result<(), GateError> {
-        self.runtime.block_on(async {
-            let mut signals = Signals::new()?;
-            look_after(&in_use);
-            self.serve_admin(&in_use.snapshot, admin);
-            let mut files = FileWatch::new();
-            files.follow(&in_use.files);
-            // The first snapshot is let go at the first reload like any other.
-            drop(in_use);
-            ready();
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-            loop {
-                tokio::select! {
-                    _ = signals.terminate.recv() => break,
-                    _ = signals.interrupt.recv() => break,
-                    _ = signals.reopen.recv() => self.access.reopen(),
-                    _ = signals.hang_up.recv() => self.reload(&mut files).await,
-                    () = files.changed() => self.reload(&mut files).await,
-                }
-            }
-            tracing::info!("draining");
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-            self.announcer.begin();
-            // The admin listener answers probes until the last request has ended.
-            let _ = tokio::task::spawn_blocking(move || join(threads)).await;
-            Ok(())
-        })
-    }
-
-    /// Compiles away from this thread, which must go on answering probes.
-    async fn reload(&self, files: &mut FileWatch) {
-        let reloader = Arc::clone(&self.reloader);
-        let outcome = tokio::task::spawn_blocking(move || reloader.reload()).await;
-        if let Ok(Some(in_use)) = outcome {
-            look_after(&in_use);
-            files.follow(&in_use.files);
-            in_use.replaced.map(|old| tokio::spawn(retire(old)));
-        }
-    }
-
-    fn serve_admin(&self, snapshot: &Snapshot, opened: Option<Opened>) {
-        let Some(listener) = opened.and_then(|mut opened| opened.listeners.pop()) else {
-            return;
-        };
-        let admin = Admin {
-            survivors: Arc::clone(&self.reloader.survivors),
-            token: snapshot
-                .server
-                .admin
-                .as_ref()
-                .and_then(|admin| admin.token.clone()),
-            shutdown: self.stopping.clone(),
-        };
-        tokio::spawn(admin::run(listener, Arc::new(admin)));
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    reopen: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            reopen: signal(SignalKind::user_defined1())?,
-        })
-    }
-}
-
-fn join(threads: Vec<thread::JoinHandle<()>>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a worker thread ended in a panic");
-        }
-    }
-}
-
-/// Starts what goes on beside the requests; each task ends when what it looks after is no longer in use.
-fn look_after(in_use: &InUse) {
-    for issuer in &in_use.fresh_issuers {
-        tokio::spawn(Issuer::keep_fresh(Arc::downgrade(issuer)));
-    }
-    for cluster in &in_use.snapshot.clusters {
-        watch::look_after(cluster);
+        line.push('\n');
+        // In one piece: during a hand-over two processes write here. It may be closed; the gate serves all the same.
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }

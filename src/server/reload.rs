@@ -165,6 +165,12 @@ pub struct Reloader {
 }
 
 impl Reloader {
+    /// How long a new process may take to get ready, as the file says now.
+    pub fn handover(&self) -> Duration {
+        let worker = self.workers.first();
+        worker.map_or(Duration::ZERO, |worker| worker.snapshot().server.handover)
+    }
+
     /// Reloads once. `None` when the new file is not usable: the old policy goes on.
     pub fn reload(&self) -> Option<InUse> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,7 +20,7 @@ use super::{
     listener::{Door, Listener},
     proxy_protocol,
     readiness::Readiness,
-    shutdown::Shutdown,
+    shutdown::{Opening, Shutdown},
 };
 use crate::{
     observe::metrics::Mode,
@@ -51,6 +51,8 @@ pub struct Shift {
     pub doors: Vec<(Door, Listener)>,
     /// Connections of all workers.
     pub caps: Arc<Caps>,
+    /// Says when to begin.
+    pub opening: Opening,
     /// Says when to stop.
     pub shutdown: Shutdown,
 }
@@ -69,7 +71,7 @@ pub fn run(runtime: &Runtime, shift: Shift) {
                 shutdown: shutdown.clone(),
                 door,
             };
-            accepting.spawn(accept(desk, listener));
+            accepting.spawn(accept(desk, listener, shift.opening.clone()));
         }
         shutdown.begun().await;
         let mut connections = JoinSet::new();
@@ -140,8 +142,8 @@ fn say_what_is_shed(worker: &Worker, before: bool) -> bool {
     now
 }
 
-/// Accepts until stopping begins; gives back the connections that are still open.
-async fn accept(mut desk: Desk, listener: Listener) -> JoinSet<()> {
+/// Accepts once it is let, until stopping begins; gives back the connections that are still open.
+async fn accept(mut desk: Desk, listener: Listener, opening: Opening) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     let entrance = match Entrance::new(listener) {
         Ok(entrance) => entrance,
@@ -151,8 +153,12 @@ async fn accept(mut desk: Desk, listener: Listener) -> JoinSet<()> {
         }
     };
     let mut stopping = desk.shutdown.clone();
+    tokio::select! {
+        opened = opening.opened() => if !opened { return connections },
+        () = stopping.begun() => return connections,
+    }
     let mut late = 0;
-    while late < LATE {
+    while late < LATE && !stopping.is_handed_over() {
         late += usize::from(stopping.has_begun());
         let accepted = tokio::select! {
             biased;

@@ -62,6 +62,12 @@ pub static SERVER: Section = Section {
             "\"30s\"",
         ),
         Key::new(
+            "handover",
+            Kind::Duration,
+            "longest wait for a new process to be ready, after SIGUSR2",
+            "\"30s\"",
+        ),
+        Key::new(
             "limits",
             Kind::Table(&LIMITS),
             "bounds on what clients may do",

@@ -26,6 +26,8 @@ pub struct ServerRules {
     pub proxy_protocol: bool,
     /// Longest wait for requests when stopping.
     pub drain: Duration,
+    /// Longest wait for a new process that is to take the place of this one.
+    pub handover: Duration,
     /// Bounds on clients.
     pub limits: Limits,
     /// The admin listener.
@@ -172,6 +174,7 @@ pub fn compile(root: &Reader<'_>) -> ServerRules {
             .unwrap_or_default(),
         proxy_protocol: proxy_protocol(&server),
         drain: server.get("drain").unwrap_or(Duration::from_secs(30)),
+        handover: positive(&server, "handover", 30),
         limits: limits(&server.section("limits")),
         admin: admin(&root.section("admin")),
         log: log(&root.section("log")),

@@ -4,6 +4,7 @@ Takes one JSON instruction as its argument and prints one JSON account.
 """
 
 import asyncio
+import http.client
 import json
 import socket
 import ssl
@@ -323,11 +324,106 @@ def patient(do: dict) -> dict:
     return result
 
 
+def crowd(do: dict) -> dict:
+    """Clients of every kind, on connections of their own and on kept ones, until the standard input ends.
+
+    They do as a peer asks: Connection: close (RFC 9112 section 9.6), GOAWAY (RFC 9113 section 6.8). Nothing is tried again
+    but a stream that a GOAWAY says was not taken.
+    """
+    stop, lock = threading.Event(), threading.Lock()
+    counts, failures = {}, []
+    context = trust(do["ca"])
+
+    def connect(scheme: str) -> http.client.HTTPConnection:
+        host, port = do[scheme].rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection.connect()
+        if scheme == "https":
+            connection.sock = context.wrap_socket(connection.sock, server_hostname="app.example")
+        return connection
+
+    def one_by_one(scheme: str, kept: bool):
+        connection = None
+        while not stop.is_set():
+            connection = connection or connect(scheme)
+            connection.putrequest("GET", "/load", skip_host=True, skip_accept_encoding=True)
+            connection.putheader("Host", "app.example")
+            connection.endheaders()
+            response = connection.getresponse()
+            response.read()
+            yield response.status
+            if response.will_close or not kept:
+                connection.close()
+                connection = None
+
+    def streams():
+        connection, number = None, 1
+        while not stop.is_set():
+            if connection is None:
+                connection, number = Raw({"address": do["https"], "ca": do["ca"]}), 1
+            connection.send(connection.headers(number, GET, end_stream=True))
+            status, leaving, ended = None, None, False
+            while not ended and (leaving is None or leaving >= number):
+                frame = connection.frame()
+                if isinstance(frame, (SettingsFrame, PingFrame)) and "ACK" not in frame.flags:
+                    ack = SettingsFrame(0) if isinstance(frame, SettingsFrame) else PingFrame(0, frame.opaque_data)
+                    ack.flags.add("ACK")
+                    connection.send(ack.serialize())
+                elif isinstance(frame, GoAwayFrame):
+                    leaving = frame.last_stream_id
+                elif isinstance(frame, HeadersFrame):
+                    # The first byte is an indexed field, and 8 is `:status: 200` (RFC 7541 appendix A).
+                    status = 200 if frame.data[:1] == b"\x88" else frame.data.hex()
+                elif isinstance(frame, RstStreamFrame):
+                    raise ConnectionError(f"stream {number} reset: {frame.error_code}")
+                ended = frame.stream_id == number and "END_STREAM" in frame.flags
+            if ended:
+                yield status
+            number += 2
+            if leaving is not None:
+                connection.socket.close()
+                connection = None
+
+    def worker(kind: str, statuses):
+        failure = None
+        try:
+            for status in statuses:
+                with lock:
+                    counts[kind] = counts.get(kind, 0) + 1
+                    if status != 200:
+                        failures.append(f"{kind}: {status}")
+                    if len(counts) == 5 and sum(counts.values()) >= 100 and counts.setdefault("warm", 0) == 0:
+                        counts["warm"] = 1
+                        print(json.dumps({"warm": True}), flush=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a request was lost
+            failure = f"{kind}: {error!r}"
+        if failure:
+            with lock:
+                failures.append(failure)
+
+    kinds = {
+        "new http": one_by_one("http", kept=False),
+        "kept http": one_by_one("http", kept=True),
+        "new https": one_by_one("https", kept=False),
+        "kept https": one_by_one("https", kept=True),
+        "h2": streams(),
+    }
+    threads = [threading.Thread(target=worker, args=kind) for kind in kinds.items()]
+    for thread in threads:
+        thread.start()
+    sys.stdin.read()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    counts.pop("warm", None)
+    return {"requests": counts, "failures": failures[:20], "failed": len(failures)}
+
+
 def main():
     do = json.loads(sys.argv[1])
     actions = {
         function.__name__: function
-        for function in (fetch, concurrent, stream, load, raw, continuation_flood, rapid_reset, crumbs, closed_window, patient)
+        for function in (fetch, concurrent, stream, load, raw, continuation_flood, rapid_reset, crumbs, closed_window, crowd, patient)
     }
     print(json.dumps(actions[do.pop("do")](do)), flush=True)
 

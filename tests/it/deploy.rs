@@ -61,6 +61,38 @@ fn the_unit_notifies_reloads_and_holds_one_capability() {
 }
 
 #[test]
+fn the_socket_unit_is_understood_and_has_the_addresses_of_the_example() {
+    let directory = TempDir::new().expect("a directory");
+    for name in ["portcullis.service", "portcullis.socket"] {
+        // systemd looks whether the program is there.
+        let unit = read(&format!("config/systemd/{name}"))
+            .replace("/usr/local/bin/portcullis", "/bin/true");
+        std::fs::write(directory.path().join(name), unit).expect("the directory takes files");
+    }
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .args(["./portcullis.socket", "./portcullis.service"])
+        .current_dir(directory.path());
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{}", missing(&command, &error)));
+    let talk = text(&output);
+    assert!(output.status.success(), "{talk}");
+    // A key that it does not know is told and no failure.
+    assert!(!talk.contains("portcullis."), "{talk}");
+    let unit = settings(&read("config/systemd/portcullis.socket"));
+    let example: toml::Table = read("config/full.toml").parse().expect("TOML");
+    let listed = ["https", "http"].map(|key| example["server"][key][0].as_str());
+    let streams = unit["ListenStream"].iter().map(String::as_str).map(Some);
+    assert!(streams.eq(listed), "{unit:?}");
+    assert!(
+        !unit.contains_key("Accept"),
+        "each connection would be a process"
+    );
+}
+
+#[test]
 fn the_image_runs_one_program_without_a_shell_and_without_root() {
     let dockerfile = read("Dockerfile");
     let lines = instructions(&dockerfile);

@@ -24,6 +24,7 @@ mod faults;
 mod floods;
 mod forwarding;
 mod h2_backends;
+mod handover;
 mod headers;
 mod idle;
 mod legacy;

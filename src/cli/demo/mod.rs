@@ -65,7 +65,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     let source = Source::Text("demo".to_owned(), text, Vec::new());
     let shown = lines::page(&places, &issuer);
     let _gone = make_way(places);
-    end(gate::run(source, color(), |ready| {
+    end(gate::run(source, None, color(), |ready| {
         // Standard output may be closed; the demo serves all the same.
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(shown.as_bytes()).and_then(|()| out.flush());
