@@ -32,6 +32,7 @@ use crate::{
         body::{BodyBounds, ClientBody},
         halt::{Refusal, Stage},
         hop::{self, Upgrade},
+        trailers::{self, Trailers},
     },
 };
 
@@ -55,7 +56,9 @@ pub async fn forward(
         return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
     };
     let limits = &recording.snapshot().server.limits;
-    let (body, progress) = ClientBody::new(incoming, bounds(route, limits.body));
+    arrival.trailers = trailers_of(route, &recording.exchange);
+    let bounds = bounds(route, limits.body, arrival.trailers);
+    let (body, progress) = ClientBody::new(incoming, bounds);
     recording.progress.clone_from(&progress);
     let mut request = outgoing(route, &mut recording.exchange, body);
     let key = own_key(&recording.exchange, request.headers_mut());
@@ -99,19 +102,35 @@ pub async fn forward(
     }
 }
 
-fn bounds(route: &Route, listener: BodyBounds) -> BodyBounds {
+/// Trailers go through the gate where gRPC needs them, and only from HTTP/2 to HTTP/2.
+fn trailers_of(route: &Route, exchange: &Exchange) -> Trailers {
+    let carried =
+        route.cluster.protocol == Protocol::Http2 && exchange.version() == Version::HTTP_2;
+    if carried && trailers::is_grpc(exchange.headers()) {
+        Trailers::Pass
+    } else {
+        Trailers::Drop
+    }
+}
+
+fn bounds(route: &Route, listener: BodyBounds, trailers: Trailers) -> BodyBounds {
     let (bytes, watched_bytes) = route.policies.body_limit.streaming_bytes();
     BodyBounds {
         bytes,
         watched_bytes,
+        call: (trailers == Trailers::Pass).then_some(route.cluster.tunnels.idle),
         ..listener
     }
 }
 
 /// The request as the backend gets it: what was judged, and what we vouch for.
 pub fn outgoing<B>(route: &Route, exchange: &mut Exchange, body: B) -> Request<B> {
+    let trailers = trailers_of(route, exchange);
     let mut headers = exchange.take_headers();
     vouch(route, exchange, &mut headers);
+    if trailers == Trailers::Pass {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     let protocol = route.cluster.protocol;
     // Over HTTP/2 there is no such upgrade; without it the request is answered as it stands (RFC 9110 §7.8).
     if exchange.upgrade().is_some() && protocol == Protocol::Http1 {
@@ -244,7 +263,10 @@ fn answer(
         head.headers
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let body: UpstreamBody = UpstreamBody::new(incoming, lease);
+    if let Some(progress) = &recording.progress {
+        progress.answer_began();
+    }
+    let body = UpstreamBody::new(incoming, lease, arrival.trailers);
     Response::from_parts(head, AnswerBody::upstream(body, recording))
 }
 
@@ -279,7 +301,7 @@ fn masked(
     }
     let (status, request_id) = (response.status(), recording.exchange.request_id.clone());
     mask::read_off(
-        UpstreamBody::new(response.into_body(), lease),
+        UpstreamBody::new(response.into_body(), lease, Trailers::Drop),
         status,
         request_id,
     );

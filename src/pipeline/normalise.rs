@@ -22,6 +22,7 @@ use crate::{
         http2::{self, Http2Error},
         names,
         path::Target,
+        trailers::Trailers,
     },
 };
 
@@ -40,6 +41,8 @@ pub struct Arrival {
     pub on_upgrade: Option<OnUpgrade>,
     /// The version that the client spoke.
     pub version: Version,
+    /// What becomes of the trailers of both bodies.
+    pub trailers: Trailers,
 }
 
 impl Arrival {
@@ -48,6 +51,7 @@ impl Arrival {
         Self {
             on_upgrade: head.extensions.remove::<OnUpgrade>(),
             version: head.version,
+            trailers: Trailers::Drop,
             head: Some(head),
             body: Some(body),
         }

@@ -229,6 +229,7 @@ fn limits(reader: &Reader<'_>) -> Limits {
             idle: time("body_idle", 15),
             rate: size("body_rate", 1024).0,
             grace: Duration::from_secs(10),
+            call: None,
         },
         keep_alive: time("keep_alive", 60),
         connections: reader.get("connections").unwrap_or(20_000),

@@ -67,7 +67,7 @@ pub static UPSTREAM: Section = Section {
         Key::new(
             "tunnel_idle",
             Kind::Duration,
-            "longest silence in a WebSocket",
+            "longest silence in a WebSocket, and of the client of a gRPC call that is being answered",
             "\"10m\"",
         ),
         Key::new(

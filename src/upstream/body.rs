@@ -16,7 +16,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{endpoint::InFlight, link::Link, pool::Pool, shared::Slot};
-use crate::wire::body::BodyProgress;
+use crate::wire::{
+    body::BodyProgress,
+    trailers::{self, Trailers},
+};
 
 /// What an exchange goes over.
 #[derive(Debug)]
@@ -81,14 +84,16 @@ pub enum BodyBroken {
 pub struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    trailers: Trailers,
 }
 
 impl UpstreamBody {
     /// A body whose connection is given back at its end.
-    pub fn new(incoming: Incoming, lease: Lease) -> Self {
+    pub fn new(incoming: Incoming, lease: Lease, trailers: Trailers) -> Self {
         let mut body = Self {
             incoming,
             lease: Some(lease),
+            trailers,
         };
         body.release_at_end();
         body
@@ -124,9 +129,14 @@ impl Body for UpstreamBody {
             match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     self.release_at_end();
-                    // Trailers were not judged, and HTTP/1.1 clients rarely expect them.
                     if frame.is_data() {
                         return Poll::Ready(Some(Ok(frame)));
+                    }
+                    if let (Ok(mut trailers), Trailers::Pass) =
+                        (frame.into_trailers(), self.trailers)
+                    {
+                        trailers::purge(&mut trailers);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
                 }
                 Some(Err(error)) => {

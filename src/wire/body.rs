@@ -1,8 +1,8 @@
 //! The client's body on its way to the backend: counted, bounded, timed, never truncated in silence.
 //!
 //! [`ClientBody`] passes frames through without copying. It ends with an error, which makes the sender abort the
-//! upstream request, when the body grows over its limit, stalls, or is broken. Trailers are dropped: a name in
-//! a trailer was never judged (RFC 9110 §6.5.1). It does not buffer.
+//! upstream request, when the body grows over its limit, stalls, or is broken. Trailers are dropped, since a name
+//! in them was never judged, but for those of a gRPC call, which are purged (RFC 9110 §6.5.1). It does not buffer.
 
 use std::{
     pin::Pin,
@@ -19,7 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::halt::Reason;
+use super::{halt::Reason, trailers};
 
 /// Bounds on one request body.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,9 @@ pub struct BodyBounds {
     pub rate: u64,
     /// Time before the rate is judged.
     pub grace: Duration,
+    /// For a gRPC call, whose trailers are passed on: the longest pause between two pieces once the backend answers.
+    /// The two sides talk then, so the rate is not judged any more.
+    pub call: Option<Duration>,
 }
 
 /// What became of a client body, shared between the body on its way out and the request's record.
@@ -44,6 +47,8 @@ pub struct BodyProgress {
     over: AtomicBool,
     /// The next piece has been asked for, and the client has not sent it.
     awaited: AtomicBool,
+    /// The head of the answer has come.
+    answered: AtomicBool,
 }
 
 // 0 is a body still under way.
@@ -72,6 +77,11 @@ impl BodyProgress {
     /// True while it is the client that keeps the body waiting, and not a backend that takes nothing.
     pub fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::Relaxed) && !self.is_complete()
+    }
+
+    /// States that the backend has begun to answer.
+    pub fn answer_began(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
     /// Why the body was cut, if it was: the client's fault, never the backend's.
@@ -115,6 +125,8 @@ pub struct Metered {
     bounds: BodyBounds,
     progress: Arc<BodyProgress>,
     started: Instant,
+    /// When the client was first waited for since its last piece.
+    waiting: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -131,6 +143,7 @@ impl ClientBody {
             bounds,
             progress: Arc::clone(&progress),
             started: now,
+            waiting: now,
             timer: Box::pin(tokio::time::sleep_until(now + bounds.idle)),
         };
         (Self::Stream(Box::new(metered)), Some(progress))
@@ -196,10 +209,15 @@ impl Metered {
                     return self.cut(outcome, Reason::BodyBroken);
                 }
                 Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else {
-                        continue;
+                    let trailers = match frame.into_data() {
+                        Ok(data) => return self.pass(data),
+                        Err(frame) => frame.into_trailers(),
                     };
-                    return self.pass(data);
+                    if let (Ok(mut trailers), Some(_)) = (trailers, self.bounds.call) {
+                        trailers::purge(&mut trailers);
+                        self.progress.end(COMPLETE);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
                 }
             }
         }
@@ -226,13 +244,34 @@ impl Metered {
     /// Nothing came: the idle clock runs from the first time we had to wait.
     fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
         if !self.progress.awaited.swap(true, Ordering::Relaxed) {
-            self.timer.as_mut().reset(Instant::now() + self.bounds.idle);
+            self.waiting = Instant::now();
+            let until = self.waiting + self.idle();
+            self.timer.as_mut().reset(until);
         }
-        ready!(self.timer.as_mut().poll(cx));
-        self.cut(TOO_SLOW, Reason::BodyTimeout)
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            // The answer may have begun meanwhile, and with it the longer pause.
+            let until = self.waiting + self.idle();
+            if until <= self.timer.deadline() {
+                return self.cut(TOO_SLOW, Reason::BodyTimeout);
+            }
+            self.timer.as_mut().reset(until);
+        }
+    }
+
+    fn talks(&self) -> Option<Duration> {
+        let answered = self.progress.answered.load(Ordering::Relaxed);
+        self.bounds.call.filter(|_| answered)
+    }
+
+    fn idle(&self) -> Duration {
+        self.talks().unwrap_or(self.bounds.idle)
     }
 
     fn too_slow(&self, total: u64) -> bool {
+        if self.talks().is_some() {
+            return false;
+        }
         let elapsed = self.started.elapsed();
         elapsed > self.bounds.grace && total < self.bounds.rate.saturating_mul(elapsed.as_secs())
     }

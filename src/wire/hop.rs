@@ -92,6 +92,11 @@ impl Found {
     }
 }
 
+/// Whether a field concerns one hop, by its name alone.
+pub(super) fn is_of_one_hop(name: &HeaderName) -> bool {
+    OF_ONE_HOP.contains(name)
+}
+
 /// Takes the fields of one hop off a client's request. `TE` is among them: who passes trailers on says so himself.
 ///
 /// Ask [`upgrade_of`] first: the fields it reads are gone afterwards.

@@ -13,3 +13,4 @@ pub mod profile;
 pub mod sfv;
 pub mod slices;
 pub mod socket;
+pub mod trailers;

@@ -23,6 +23,7 @@ mod deploy;
 mod faults;
 mod floods;
 mod forwarding;
+mod grpc;
 mod h2_backends;
 mod handover;
 mod headers;
