@@ -44,6 +44,7 @@ mod reload;
 mod resilience;
 mod smuggling;
 mod soak;
+mod streams;
 mod tls;
 mod tunnels;
 mod upstream;
