@@ -18,7 +18,7 @@ use crate::{
         access::{AccessRecord, Decision, UpstreamRecord},
         metrics::Mode,
     },
-    snapshot::{Route, trie::RouteId},
+    snapshot::{Route, RouteFacts, trie::RouteId},
     state::clock,
     upstream::{endpoint::Endpoint, trail::Trail},
     wire::{
@@ -68,16 +68,24 @@ pub struct Record {
     /// The request body, when there was one.
     pub progress: Option<Arc<BodyProgress>>,
     worker: Arc<Worker>,
-    snapshot: Arc<Held>,
+    /// Until a tunnel is granted, which may outlive many of them.
+    snapshot: Option<Arc<Held>>,
     status: Option<StatusCode>,
     decision: Decision,
     cause: Option<Cause>,
     sent: u64,
     /// What a tunnel passed to the backend.
     received: u64,
-    /// When a tunnel was granted: the histogram is of answers, and a tunnel may live for a day.
-    granted: Option<Duration>,
+    granted: Option<Box<Granted>>,
     ended: bool,
+}
+
+/// What is kept of a request whose answer is a tunnel.
+#[derive(Debug)]
+struct Granted {
+    /// When: the histogram is of answers, and a tunnel may live for a day.
+    after: Duration,
+    route: Option<RouteFacts>,
 }
 
 /// Where and why a request did not go its way.
@@ -97,7 +105,7 @@ impl Recording {
         worker.load.begin();
         Self(Box::new(Record {
             exchange,
-            snapshot,
+            snapshot: Some(snapshot),
             met: None,
             trail: Trail::default(),
             upstream_duration: Duration::ZERO,
@@ -121,14 +129,18 @@ impl Record {
     }
 
     /// The snapshot that the request is judged by, from its first stage to its last.
+    ///
+    /// # Panics
+    /// Once a tunnel is granted: nothing is judged after that.
     pub fn snapshot(&self) -> &Arc<Held> {
-        &self.snapshot
+        let held = self.snapshot.as_ref();
+        held.expect("a request is judged before its tunnel is granted")
     }
 
     /// The route, once found.
     pub fn route(&self) -> Option<&Route> {
         self.met
-            .and_then(|id| self.snapshot.route(id))
+            .and_then(|id| self.snapshot.as_ref()?.route(id))
             .map(|route| &**route)
     }
 
@@ -173,9 +185,26 @@ impl Record {
         }
     }
 
-    /// States that the answer is a tunnel, whose end is still to come.
+    /// States that the answer is a tunnel, whose end is still to come. It counts as a connection from here on and no more
+    /// as a request, and lets go of the snapshot with all its upstreams.
     pub fn grant(&mut self) {
-        self.granted = Some(self.exchange.started.elapsed());
+        if self.granted.is_some() {
+            return;
+        }
+        self.granted = Some(Box::new(Granted {
+            after: self.exchange.started.elapsed(),
+            route: self.route().map(|route| (*route.facts).clone()),
+        }));
+        self.snapshot = None;
+        self.worker.load.end();
+    }
+
+    /// The names of the route, and its counters.
+    fn facts(&self) -> Option<&RouteFacts> {
+        match &self.granted {
+            Some(granted) => granted.route.as_ref(),
+            None => self.route().map(|route| &*route.facts),
+        }
     }
 
     /// States what a tunnel passed, in bytes: to the backend and to the client.
@@ -196,10 +225,15 @@ impl Record {
         }
         let duration = self.exchange.started.elapsed();
         self.note_body();
-        self.count(self.granted.unwrap_or(duration));
+        let granted = self.granted.as_ref();
+        self.count(granted.map_or(duration, |granted| granted.after));
+        let newest = granted.map(|_| self.worker.snapshot());
+        let Some(snapshot) = newest.as_ref().or(self.snapshot.as_ref()) else {
+            return;
+        };
         self.worker.with_sink(|sink| {
             if sink.is_on() {
-                sink.append(&self.line(duration, &self.snapshot.server.log.redact_query));
+                sink.append(&self.line(duration, &snapshot.server.log.redact_query));
             }
         });
     }
@@ -220,7 +254,7 @@ impl Record {
         let metrics = &self.worker.survivors.metrics;
         let status = self.status.map(|status| status.as_u16());
         let method = self.exchange.method();
-        let route = self.route().map(|route| &*route.facts.metrics);
+        let route = self.facts().map(|facts| &*facts.metrics);
         route.unwrap_or_else(|| metrics.unmatched()).record(
             method,
             status,
@@ -242,7 +276,7 @@ impl Record {
 
     fn line<'a>(&'a self, duration: Duration, redact_query: &'a [String]) -> AccessRecord<'a> {
         let exchange = &*self.exchange;
-        let facts = self.route().map(|route| &*route.facts);
+        let facts = self.facts();
         let (path, query) = match &exchange.refused_target {
             Some(target) => split_target(target),
             None => (
@@ -306,7 +340,9 @@ fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        self.worker.load.end();
+        if self.granted.is_none() {
+            self.worker.load.end();
+        }
         self.write();
     }
 }

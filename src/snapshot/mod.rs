@@ -62,7 +62,7 @@ pub struct Route {
 }
 
 /// The names of a route, with its counters.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RouteFacts {
     /// Name of the blueprint, shared by its routes.
     pub blueprint: Arc<str>,

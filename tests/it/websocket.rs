@@ -147,16 +147,18 @@ fn explain_and_check_say_whose_pages_may() {
     );
 }
 
-/// Bytes that have come in on the connections of a listener and that nobody has read yet.
+/// Bytes on their way to a listener, or come there, that nobody has read yet.
 fn unread(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux lists its sockets");
-    let local = format!(":{port:04X}");
+    let port = format!(":{port:04X}");
     let of = |line: &str| {
-        let mut words = line.split_whitespace().skip(1);
-        let (address, _, _, queues) = (words.next()?, words.next()?, words.next()?, words.next()?);
-        let (_, waiting) = queues.split_once(':')?;
-        let waiting = u64::from_str_radix(waiting, 16).ok()?;
-        address.ends_with(&local).then_some(waiting)
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (here, there) = (words.get(1)?, words.get(2)?);
+        let (leaving, waiting) = words.get(4)?.split_once(':')?;
+        let bytes = |queue: &str| u64::from_str_radix(queue, 16).ok();
+        let (to, at) = (there.ends_with(&port), here.ends_with(&port));
+        let to = if to { bytes(leaving)? } else { 0 };
+        Some(to + if at { bytes(waiting)? } else { 0 })
     };
     table.lines().filter_map(of).sum()
 }
@@ -179,13 +181,13 @@ fn a06_bytes_that_follow_a_handshake_in_later_segments_keep_the_tunnel_shut() {
     eventually("the handshake is at the backend", || {
         (!origin.requests().is_empty()).then_some(())
     });
-    for piece in ["GET /admin HTTP/1.1\r\n", "Host: app.example\r\n\r\n"] {
-        client.send(piece);
-    }
+    client.send("GET /admin HTTP/1.1\r\n");
+    // Behind the first of them the gate reads no more.
     let port = gate.proxy.https().port();
-    eventually("nothing is left to read", || {
+    eventually("the first piece is read", || {
         (unread(port) == 0).then_some(())
     });
+    client.send("Host: app.example\r\n\r\n");
     read.store(true, Ordering::SeqCst);
     let problem = client.response().expect(400).problem();
     assert_eq!(problem["type"], "urn:portcullis:problem:early-tunnel-bytes");
@@ -196,4 +198,67 @@ fn a06_bytes_that_follow_a_handshake_in_later_segments_keep_the_tunnel_shut() {
     let line = gate.proxy.await_access_of("/chat");
     assert_eq!(line["reason"], "early-tunnel-bytes", "{line}");
     assert_eq!(line["decision"], "refused", "{line}");
+}
+
+#[test]
+fn an_open_tunnel_is_no_request_under_way_and_keeps_no_old_policy() {
+    let checked = |origin: &Origin| {
+        let checks = origin.requests();
+        checks
+            .iter()
+            .filter(|request| request.head.target() == "/healthz")
+            .count()
+    };
+    let backend = || {
+        Origin::script(|conn: &mut Conn| -> io::Result<()> {
+            while let Some(received) = conn.request()? {
+                if received.head.target() == "/healthz" {
+                    conn.send("HTTP/1.1 204 Well\r\n\r\n")?;
+                    continue;
+                }
+                conn.send(SWITCH)?;
+                loop {
+                    let byte = conn.exactly(1)?;
+                    conn.send(byte)?;
+                }
+            }
+            Ok(())
+        })
+    };
+    let (old, new) = (backend(), backend());
+    let policy = |origin: &Origin| {
+        format!(
+            "[upstreams.chat]\nservers = [\"{}\"]\nhealth = {{ path = \"/healthz\", every = \"50ms\" }}\n{}",
+            origin.url(),
+            PUBLIC.replace("legacy", "chat")
+        )
+    };
+    let mut gate = Gate::before(&old).with(&policy(&old)).start();
+    let mut client = gate.https();
+    client.send(handshake("/chat", &[]));
+    assert!(client.response_head().line.contains(" 101 "));
+    eventually("the tunnel is no request", || {
+        let requests = gate.proxy.metric("portcullis_requests_in_flight", &[]);
+        (requests == 0.0).then_some(())
+    });
+    gate.reload_with(&policy(&new));
+    // A check of the old upstream may be under way; more of them would mean that it lives on.
+    eventually("the new upstream is checked", || {
+        (checked(&new) > 2).then_some(())
+    });
+    let before = (checked(&old), checked(&new));
+    eventually("and again", || {
+        (checked(&new) > before.1 + 10).then_some(())
+    });
+    assert!(
+        checked(&old) <= before.0 + 1,
+        "{} {}",
+        checked(&old),
+        before.0
+    );
+    client.send("a");
+    assert_eq!(client.exactly(1), b"a");
+    drop(client);
+    let line = gate.proxy.await_access_of("/chat");
+    assert_eq!(line["blueprint"], "app", "{line}");
 }
