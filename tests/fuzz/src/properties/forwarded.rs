@@ -28,6 +28,7 @@ pub fn hold(data: &[u8]) {
         conflicts(&client, peer, &headers, &trusted);
         matches_strict_reader(&client, peer, &headers, &trusted);
         cannot_be_swallowed(peer, &headers, &trusted);
+        says_nothing_twice(peer, &headers, &trusted);
     } else {
         assert_eq!(
             (client.address, client.https),
@@ -206,6 +207,20 @@ fn cannot_be_swallowed(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) {
         for headers in [in_a_line_of_its_own, in_the_last_line] {
             assert_eq!(client_of(peer, &headers, trusted).address, wanted, "{name}");
         }
+    }
+}
+
+/// An element that says something twice, or half, says nothing.
+fn says_nothing_twice(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) {
+    for spoilt in [
+        "for=192.0.2.7;for=6.6.6.6",
+        "for=192.0.2.7;proto=http;Proto=https",
+        "for=192.0.2.7;proto",
+    ] {
+        let mut headers = without(headers, &X_FORWARDED_FOR);
+        headers.append(FORWARDED, HeaderValue::from_static(spoilt));
+        let found = client_of(peer, &headers, trusted).address;
+        assert_eq!(found, peer.to_canonical(), "{spoilt}");
     }
 }
 

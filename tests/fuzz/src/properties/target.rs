@@ -16,6 +16,7 @@ pub fn hold(data: &[u8]) {
     };
     stays(&target);
     is_plain(&target);
+    is_judged_in_one_spelling(&target);
     assert_eq!(target.query(), source.query(), "the query is not touched");
     for profile in Profile::ALL {
         if profile.accepts(target.oddities()).is_ok() {
@@ -64,6 +65,16 @@ fn is_plain(target: &Target) {
 fn decode(path: &str) -> String {
     let decoded = percent_decode(path.as_bytes()).decode_utf8();
     decoded.expect("a path is UTF-8").into_owned()
+}
+
+/// One path is judged in one spelling: whatever may stand raw in a path is not escaped.
+fn is_judged_in_one_spelling(target: &Target) {
+    for escape in target.judged().split('%').skip(1) {
+        let digits = escape.get(..2).expect("an escape has two digits");
+        let octet = u8::from_str_radix(digits, 16).expect("digits are hexadecimal");
+        let plain = octet.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&octet);
+        assert!(!plain && digits.to_ascii_uppercase() == digits, "%{digits}");
+    }
 }
 
 /// What a backend reads in the bytes that are forwarded is what was judged.
