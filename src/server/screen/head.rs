@@ -4,7 +4,7 @@
 //! of a whole head in one piece nothing is copied.
 
 use super::facts::{Facts, Field};
-use super::octets::{METHOD, OTHER_TARGET, PATH, QUERY, TOKEN, value_run};
+use super::octets::{METHOD, OTHER_TARGET, PATH, QUERY, TOKEN, field_line, value_run};
 use super::{Fault, ScreenLimits, Step, Violation};
 
 pub(super) use super::facts::Framing;
@@ -197,7 +197,11 @@ impl Head {
                 Part::Target => self.target(cursor, limits)?,
                 Part::Version(place) => self.version(place, octet, cursor)?,
                 Part::LineLf | Part::ValueLf => self.line_feed(octet, cursor, Part::NameStart)?,
-                Part::NameStart => self.name_start(octet, cursor, limits)?,
+                Part::NameStart => {
+                    if !self.plain_line(cursor, limits) {
+                        self.name_start(octet, cursor, limits)?;
+                    }
+                }
                 Part::Name => self.name(cursor)?,
                 Part::Value => self.value(cursor)?,
                 Part::EndLf => {
@@ -338,6 +342,22 @@ impl Head {
         self.part = Part::Version(place + 1);
         cursor.at += 1;
         Ok(())
+    }
+
+    /// Passes a whole line at once if framing cares for nothing in it, which is most of them. All else, lines cut
+    /// short and those to be refused among it, takes the long way.
+    #[inline]
+    fn plain_line(&mut self, cursor: &mut Cursor<'_>, limits: &ScreenLimits) -> bool {
+        let Some((name, length)) = field_line(cursor.rest()) else {
+            return false;
+        };
+        let plain = self.trailing || Field::named(name) == Field::Plain;
+        if !plain || name.len() > NAME_BYTES || self.fields >= limits.header_count {
+            return false;
+        }
+        self.fields += 1;
+        cursor.at += length;
+        true
     }
 
     fn name_start(
