@@ -94,6 +94,7 @@ impl Body for AnswerBody {
         };
         match &next {
             Some(Ok(frame)) => this.recording.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(BodyBroken::Stalled)) => this.recording.end(Ending::UpstreamStalled),
             Some(Err(_)) => this.recording.end(Ending::UpstreamBroke),
             None => {}
         }

@@ -329,7 +329,9 @@ fn blame(error: &UpstreamError) -> Refusal {
         UpstreamError::BreakerOpen { retry_after } => {
             refusal.with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
         }
-        UpstreamError::Full => refusal.with(header::RETRY_AFTER, HeaderValue::from_static("1")),
+        UpstreamError::Full | UpstreamError::NoRoom(_) => {
+            refusal.with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        }
         _ => refusal,
     }
 }

@@ -34,6 +34,8 @@ pub enum Ending {
     Whole,
     /// The backend's body broke in the middle; the client sees an abort.
     UpstreamBroke,
+    /// The backend fell silent in the middle; the client sees an abort.
+    UpstreamStalled,
 }
 
 /// The record of one request: a handle, since it is moved with the answer at every step.
@@ -175,14 +177,17 @@ impl Record {
             return;
         }
         self.ended = true;
-        if ending == Ending::UpstreamBroke {
-            self.decision = Decision::Failed;
-            self.cause = Some(Cause {
-                stage: Stage::Forward,
-                reason: Some(Reason::UpstreamBroken),
-                detail: Some("body-cut"),
-            });
-        }
+        let (reason, detail) = match ending {
+            Ending::Whole => return,
+            Ending::UpstreamBroke => (Reason::UpstreamBroken, "body-cut"),
+            Ending::UpstreamStalled => (Reason::UpstreamTimeout, "body-stalled"),
+        };
+        self.decision = Decision::Failed;
+        self.cause = Some(Cause {
+            stage: Stage::Forward,
+            reason: Some(reason),
+            detail: Some(detail),
+        });
     }
 
     /// States that the answer is a tunnel, whose end is still to come. It counts as a connection from here on and no more

@@ -44,6 +44,12 @@ pub static UPSTREAM: Section = Section {
             "",
         ),
         Key::new(
+            "answer_idle",
+            Kind::Duration,
+            "longest silence in the middle of an answer",
+            "\"5m\"",
+        ),
+        Key::new(
             "idle_timeout",
             Kind::Duration,
             "how long an idle connection is kept",

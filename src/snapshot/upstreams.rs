@@ -113,6 +113,7 @@ fn cluster(
         protocol,
         balance: balance(reader),
         response_timeout,
+        answer_idle: reader.get("answer_idle").unwrap_or(Duration::from_mins(5)),
         request_timeout: response_timeout,
         retries: reader.section("retries").get("attempts").unwrap_or(1),
         budget: Budget::new(reader.section("retries").get("budget").unwrap_or(0.1)),

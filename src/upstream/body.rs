@@ -1,21 +1,26 @@
 //! The backend's body on its way to the client, with the lease on its connection.
 //!
 //! When the body has ended and the request body went out whole, an HTTP/1.1 connection goes back to its pool; in every
-//! other case it is closed. Of an HTTP/2 connection, room for one request is given back. A body that breaks is an error,
-//! so that the client sees an abort and never a clean end.
+//! other case it is closed. Of an HTTP/2 connection, room for one request is given back. A body that breaks, or of which
+//! nothing comes for too long, is an error, so that the client sees an abort and never a clean end.
 
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{endpoint::InFlight, link::Link, pool::Pool, shared::Slot};
+use super::{
+    endpoint::InFlight,
+    link::{Link, Patience},
+    pool::Pool,
+    shared::Slot,
+};
 use crate::wire::{
     body::BodyProgress,
     trailers::{self, Trailers},
@@ -41,6 +46,8 @@ pub struct Lease {
     pub progress: Option<Arc<BodyProgress>>,
     /// What becomes of the connection.
     pub after: After,
+    /// The longest silence in the answer.
+    pub answer_idle: Duration,
 }
 
 /// What becomes of a connection after its exchange.
@@ -77,6 +84,9 @@ pub enum BodyBroken {
     /// The stream was reset as if all were well, before the body had ended (RFC 9113 §8.1).
     #[error("response body ended early")]
     Early,
+    /// Nothing came for too long.
+    #[error("response body stalled")]
+    Stalled,
 }
 
 /// A backend's response body.
@@ -85,15 +95,47 @@ pub struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
     trailers: Trailers,
+    silence: Silence,
+}
+
+/// The time in which nothing came although it was asked for. The client's own pauses are none of the backend's.
+#[derive(Debug)]
+struct Silence {
+    /// In milliseconds, which keeps bodies small; 49 days at most.
+    longest_ms: u32,
+    lasts: bool,
+    /// Made at the first silence: most answers come at once.
+    patience: Option<Box<Patience>>,
+}
+
+impl Silence {
+    /// Ready when it has lasted too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self
+            .patience
+            .get_or_insert_with(|| Box::new(Patience::new()));
+        if !self.lasts {
+            self.lasts = true;
+            let longest = Duration::from_millis(u64::from(self.longest_ms));
+            patience.begin(tokio::time::Instant::now(), longest);
+        }
+        patience.poll(cx)
+    }
 }
 
 impl UpstreamBody {
     /// A body whose connection is given back at its end.
     pub fn new(incoming: Incoming, lease: Lease, trailers: Trailers) -> Self {
+        let silence = Silence {
+            longest_ms: u32::try_from(lease.answer_idle.as_millis()).unwrap_or(u32::MAX),
+            lasts: false,
+            patience: None,
+        };
         let mut body = Self {
             incoming,
             lease: Some(lease),
             trailers,
+            silence,
         };
         body.release_at_end();
         body
@@ -126,7 +168,13 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                ready!(self.silence.poll(cx));
+                self.lease = None;
+                return Poll::Ready(Some(Err(BodyBroken::Stalled)));
+            };
+            self.silence.lasts = false;
+            match next {
                 Some(Ok(frame)) => {
                     self.release_at_end();
                     if frame.is_data() {

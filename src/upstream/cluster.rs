@@ -32,6 +32,8 @@ pub struct Cluster {
     pub balance: Balance,
     /// How long the backend may take to begin its answer, from the end of the request body.
     pub response_timeout: Duration,
+    /// The longest silence in the middle of an answer.
+    pub answer_idle: Duration,
     /// How long all tries together may take until the answer begins, the client's own pauses aside.
     pub request_timeout: Duration,
     /// Further tries after a connect failure.

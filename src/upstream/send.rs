@@ -467,6 +467,7 @@ fn accept(
             in_flight,
             progress: outbound.progress.clone(),
             after: After::Keep,
+            answer_idle: outbound.cluster.answer_idle,
         },
     })
 }

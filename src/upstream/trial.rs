@@ -52,6 +52,7 @@ pub(super) fn cluster(count: u16) -> Cluster {
         protocol: Protocol::Http1,
         balance: Balance::PowerOfTwo,
         response_timeout: Duration::from_secs(30),
+        answer_idle: Duration::from_mins(5),
         request_timeout: Duration::from_secs(33),
         retries: 1,
         budget: Budget::new(0.1),

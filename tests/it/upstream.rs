@@ -136,6 +136,45 @@ fn b47_a_body_cut_in_the_middle_is_no_clean_end() {
 }
 
 #[test]
+fn a_backend_that_falls_silent_in_its_answer_is_no_clean_end() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")?;
+        conn.until_close().map(drop)
+    });
+    let gate = Gate::before(&origin)
+        .upstream("answer_idle = \"300ms\"")
+        .open();
+    let mut client = gate.https();
+    client.send(request("GET", "/silent", &[]));
+    let error = client.try_response().expect_err("no whole answer");
+    assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "it hangs");
+    let line = gate.proxy.await_access_of("/silent");
+    assert_eq!(line["decision"], "failed", "{line}");
+    assert_eq!(line["reason"], "upstream-timeout", "{line}");
+    assert_eq!(line["detail"], "body-stalled", "{line}");
+    origin.await_closed(1);
+}
+
+#[test]
+fn pauses_in_an_answer_that_goes_on_are_borne() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")?;
+        for _ in 0..8 {
+            eventually_pause(Duration::from_millis(150));
+            conn.send("x")?;
+        }
+        Ok(())
+    });
+    // Together they are longer than any one may be.
+    let gate = Gate::before(&origin)
+        .upstream("answer_idle = \"800ms\"")
+        .open();
+    assert_eq!(gate.get("/").expect(200).text(), "xxxxxxxx");
+}
+
+#[test]
 fn b47_the_backend_may_go_and_come_back() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let address = listener.local_addr().expect("a bound listener");
