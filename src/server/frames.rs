@@ -2,9 +2,11 @@
 //!
 //! `PING`, `SETTINGS`, `PRIORITY`, `WINDOW_UPDATE`, empty `DATA` and their like are each harmless, and each costs the gate
 //! more than the client that sends it. So they are paid for: every connection starts with some credit, time gives more,
-//! and so do bytes that the gate sends, since a client has to give back the window that a download takes. A connection
-//! without credit is closed. Requests and bodies are free here, they have limits of their own, and floods of resets and
-//! of `CONTINUATION` are the codec's to see. This only reads; nothing is changed or held back.
+//! and so do the answers that the gate sends, since a client gives back the window that a piece of one takes, and may
+//! measure the way with a `PING` each time. A connection without credit is closed. Requests and bodies are free here, they
+//! have limits of their own, but only where there is one to begin or to go on with: what comes on a stream that is over is
+//! paid for. Floods of resets and of `CONTINUATION` are the codec's to see. This only reads; nothing is changed or held
+//! back.
 
 use std::{
     io,
@@ -26,8 +28,13 @@ use crate::{
 const CREDIT: u32 = 2000;
 /// Credit that a second gives.
 const A_SECOND: u32 = 200;
-/// Bytes sent to the client that give credit for one frame; the answer to a PING has 17.
-const BYTES: usize = 64;
+/// Credit that a frame of an answer gives: for two windows and a `PING`. What answers the client's own idle frames gives
+/// none.
+const A_PIECE: u32 = 3;
+/// Bytes of a large piece that give credit for one frame more.
+const BYTES: u32 = 512;
+/// A piece of a body that is smaller than this is hardly one: of a gRPC message five bytes are the prefix.
+const LEAST_PIECE: u32 = 8;
 /// What the client says first; the codec checks it.
 const PREFACE: usize = 24;
 const FRAME_HEAD: usize = 9;
@@ -37,18 +44,72 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 
-/// The frames of one connection, by their heads.
-#[derive(Debug)]
-struct Ledger {
+/// Finds the heads of frames in bytes that come cut anywhere.
+#[derive(Debug, Default)]
+struct Cutter {
     /// Bytes to pass over: the preface, then payloads.
     skip: usize,
     head: [u8; FRAME_HEAD],
     /// Bytes of the head that have come.
     filled: usize,
+}
+
+/// The head of a frame (RFC 9113 §4.1).
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    length: u32,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl Head {
+    const fn ends_stream(self) -> bool {
+        self.flags & END_STREAM != 0
+    }
+}
+
+impl Cutter {
+    /// The next head that is whole in these bytes, and takes off what was looked at.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Head> {
+        let passed = self.skip.min(bytes.len());
+        self.skip -= passed;
+        let rest = bytes.get(passed..).unwrap_or_default();
+        let taken = (FRAME_HEAD - self.filled).min(rest.len());
+        let (piece, rest) = rest.split_at(taken);
+        if let Some(room) = self.head.get_mut(self.filled..self.filled + taken) {
+            room.copy_from_slice(piece);
+        }
+        self.filled += taken;
+        *bytes = rest;
+        if self.filled < FRAME_HEAD {
+            return None;
+        }
+        self.filled = 0;
+        let [high, middle, low, kind, flags, a, b, c, d] = self.head;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        self.skip = usize::try_from(length).unwrap_or(usize::MAX);
+        Some(Head {
+            length,
+            kind,
+            flags,
+            // The highest bit is reserved.
+            stream: u32::from_be_bytes([a & 0x7f, b, c, d]),
+        })
+    }
+}
+
+/// What a connection has sent and what it may still send.
+#[derive(Debug)]
+struct Ledger {
+    read: Cutter,
+    written: Cutter,
     credit: u32,
-    /// Bytes sent that have not given credit yet.
-    sent: usize,
     renewed: Instant,
+    /// The highest stream that was begun.
+    highest: u32,
+    /// Requests whose end has not come.
+    open: u32,
 }
 
 /// A connection that has sent too many frames to no purpose.
@@ -58,53 +119,51 @@ struct Flood;
 impl Ledger {
     fn new(now: Instant) -> Self {
         Self {
-            skip: PREFACE,
-            head: [0; FRAME_HEAD],
-            filled: 0,
+            read: Cutter {
+                skip: PREFACE,
+                ..Cutter::default()
+            },
+            written: Cutter::default(),
             credit: CREDIT,
-            sent: 0,
             renewed: now,
+            highest: 0,
+            open: 0,
         }
     }
 
-    /// Takes bytes as they came, cut anywhere.
+    /// Takes bytes of the client as they came.
     fn read(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
-        while !bytes.is_empty() {
-            let passed = self.skip.min(bytes.len());
-            self.skip -= passed;
-            bytes = bytes.get(passed..).unwrap_or_default();
-            let taken = (FRAME_HEAD - self.filled).min(bytes.len());
-            let (piece, rest) = bytes.split_at(taken);
-            if let Some(room) = self.head.get_mut(self.filled..self.filled + taken) {
-                room.copy_from_slice(piece);
+        while let Some(head) = self.read.next(&mut bytes) {
+            if self.is_free(head) {
+                continue;
             }
-            self.filled += taken;
-            bytes = rest;
-            if self.filled == FRAME_HEAD {
-                self.filled = 0;
-                self.frame(&now)?;
+            if self.credit == 0 {
+                self.renew(now());
             }
+            self.credit = self.credit.checked_sub(1).ok_or(Flood)?;
         }
         Ok(())
     }
 
-    fn frame(&mut self, now: impl Fn() -> Instant) -> Result<(), Flood> {
-        let [high, middle, low, kind, flags, ..] = self.head;
-        let length = u32::from_be_bytes([0, high, middle, low]);
-        self.skip = usize::try_from(length).unwrap_or(usize::MAX);
-        let free = match kind {
-            DATA => length > 0 || flags & END_STREAM != 0,
-            HEADERS | CONTINUATION => true,
-            _ => false,
-        };
-        if free {
-            return Ok(());
+    fn is_free(&mut self, head: Head) -> bool {
+        match head.kind {
+            HEADERS if head.stream > self.highest => {
+                self.highest = head.stream;
+                self.open = self.open.saturating_add(u32::from(!head.ends_stream()));
+                true
+            }
+            // Trailers, or the end of a body, each once a request.
+            HEADERS => self.ends_one(head),
+            DATA if head.ends_stream() => self.ends_one(head) || head.length >= LEAST_PIECE,
+            DATA => head.length >= LEAST_PIECE,
+            kind => kind == CONTINUATION,
         }
-        if self.credit == 0 {
-            self.renew(now());
-        }
-        self.credit = self.credit.checked_sub(1).ok_or(Flood)?;
-        Ok(())
+    }
+
+    fn ends_one(&mut self, head: Head) -> bool {
+        let ends = head.ends_stream() && self.open > 0;
+        self.open -= u32::from(ends);
+        ends
     }
 
     /// Gives the credit of the time that has passed.
@@ -117,10 +176,13 @@ impl Ledger {
         }
     }
 
-    fn wrote(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes);
-        self.add(u32::try_from(self.sent / BYTES).unwrap_or(CREDIT));
-        self.sent %= BYTES;
+    /// Takes bytes of the gate as they went out.
+    fn wrote(&mut self, mut bytes: &[u8]) {
+        while let Some(head) = self.written.next(&mut bytes) {
+            if matches!(head.kind, DATA | HEADERS) {
+                self.add(A_PIECE + head.length / BYTES);
+            }
+        }
     }
 
     fn add(&mut self, credit: u32) {
@@ -178,7 +240,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let wrote = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.ledger.wrote(wrote);
+        self.ledger.wrote(buf.get(..wrote).unwrap_or_default());
         Poll::Ready(Ok(wrote))
     }
 
@@ -188,7 +250,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let wrote = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.ledger.wrote(wrote);
+        let mut left = wrote;
+        for buf in bufs {
+            let taken = left.min(buf.len());
+            self.ledger.wrote(buf.get(..taken).unwrap_or_default());
+            left -= taken;
+        }
         Poll::Ready(Ok(wrote))
     }
 
@@ -211,11 +278,16 @@ mod tests {
 
     use super::*;
 
-    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+    fn frame_on(stream: u32, kind: u8, flags: u8, length: usize) -> Vec<u8> {
         let size = u32::try_from(length).expect("short").to_be_bytes();
-        let mut bytes = vec![size[1], size[2], size[3], kind, flags, 0, 0, 0, 1];
+        let mut bytes = vec![size[1], size[2], size[3], kind, flags];
+        bytes.extend(stream.to_be_bytes());
         bytes.resize(FRAME_HEAD + length, 0);
         bytes
+    }
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        frame_on(1, kind, flags, length)
     }
 
     /// Frames that are taken before the connection is closed, out of `most`.
@@ -226,49 +298,86 @@ mod tests {
             .sum()
     }
 
-    fn ready(now: Instant) -> Ledger {
+    /// A connection with one request whose body is still to come.
+    fn asking(now: Instant) -> Ledger {
         let mut ledger = Ledger::new(now);
         assert_eq!(ledger.read(&[b'p'; PREFACE], || now), Ok(()));
+        assert_eq!(ledger.read(&frame(HEADERS, 4, 20), || now), Ok(()));
         ledger
     }
 
     #[test]
-    fn idle_frames_are_paid_for_and_others_free() {
+    fn idle_frames_are_paid_for() {
         let now = Instant::now();
         for kind in [2, 3, 4, 6, 7, 8, 0xbb] {
-            let mut ledger = ready(now);
-            assert_eq!(
-                taken(&mut ledger, &frame(kind, 0, 8), 9000, now),
-                CREDIT,
-                "{kind}"
-            );
+            let mut ledger = asking(now);
+            let frame = frame(kind, 0, 8);
+            assert_eq!(taken(&mut ledger, &frame, 9000, now), CREDIT, "{kind}");
         }
-        let mut ledger = ready(now);
-        assert_eq!(taken(&mut ledger, &frame(DATA, 0, 0), 9000, now), CREDIT);
-        for free in [
-            frame(DATA, 0, 1),
-            frame(DATA, END_STREAM, 0),
-            frame(HEADERS, 4, 20),
-            frame(CONTINUATION, 4, 20),
-        ] {
-            assert_eq!(taken(&mut ready(now), &free, 9000, now), 9000);
+        for length in [0, 7] {
+            let mut ledger = asking(now);
+            assert_eq!(
+                taken(&mut ledger, &frame(DATA, 0, length), 9000, now),
+                CREDIT
+            );
         }
     }
 
     #[test]
-    fn time_and_bytes_sent_give_credit_up_to_the_first_measure() {
+    fn requests_and_bodies_are_free() {
         let now = Instant::now();
-        let mut ledger = ready(now);
+        for free in [frame(DATA, 0, 8), frame(CONTINUATION, 4, 20)] {
+            assert_eq!(taken(&mut asking(now), &free, 9000, now), 9000);
+        }
+        let mut ledger = asking(now);
+        for stream in (3..20_000).step_by(2) {
+            for frame in [
+                frame_on(stream, HEADERS, 4, 20),
+                frame_on(stream, DATA, END_STREAM, 0),
+            ] {
+                assert_eq!(ledger.read(&frame, || now), Ok(()), "{stream}");
+            }
+        }
+        assert_eq!(ledger.credit, CREDIT);
+    }
+
+    #[test]
+    fn a_request_ends_once() {
+        let now = Instant::now();
+        let ends = [
+            frame(DATA, END_STREAM, 0),
+            frame(HEADERS, END_STREAM | 4, 9),
+        ];
+        for end in ends {
+            assert_eq!(taken(&mut asking(now), &end, 9000, now), CREDIT + 1);
+        }
+        assert_eq!(
+            taken(&mut asking(now), &frame(HEADERS, 4, 9), 9000, now),
+            CREDIT
+        );
+    }
+
+    #[test]
+    fn time_and_answers_give_credit_up_to_the_first_measure() {
+        let now = Instant::now();
+        let mut ledger = asking(now);
         // Without a payload, so that the frame after a refused one is whole again.
         let ping = frame(6, 0, 0);
         taken(&mut ledger, &ping, CREDIT, now);
         let later = now + Duration::from_secs(1);
         assert_eq!(taken(&mut ledger, &ping, 9000, later), A_SECOND);
-        ledger.wrote(BYTES - 1);
+        // What answers a PING is nothing that was asked for.
+        ledger.wrote(&frame(6, 1, 8));
         assert_eq!(taken(&mut ledger, &ping, 9000, later), 0);
-        ledger.wrote(1);
-        assert_eq!(taken(&mut ledger, &ping, 9000, later), 1);
-        ledger.wrote(usize::MAX);
+        ledger.wrote(&frame(DATA, 0, 20));
+        assert_eq!(taken(&mut ledger, &ping, 9000, later), A_PIECE);
+        for piece in frame(DATA, 0, 1024).chunks(5) {
+            ledger.wrote(piece);
+        }
+        assert_eq!(taken(&mut ledger, &ping, 9000, later), A_PIECE + 2);
+        for _ in 0..9000 {
+            ledger.wrote(&frame(DATA, 0, 1));
+        }
         assert_eq!(taken(&mut ledger, &ping, 9000, later), CREDIT);
     }
 
@@ -277,7 +386,7 @@ mod tests {
         let now = Instant::now();
         let mut bytes = vec![b'p'; PREFACE];
         for _ in 0..CREDIT {
-            bytes.extend(frame(DATA, 0, 3));
+            bytes.extend(frame(DATA, 0, 8));
             bytes.extend(frame(6, 0, 8));
         }
         for size in [1, 2, 8, 9, 10, 4096] {

@@ -211,6 +211,46 @@ fn a_flood_of_empty_data_before_a_backend_that_reads_nothing_costs_little() {
 }
 
 #[test]
+fn ends_of_a_request_that_is_over_are_cut() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).open();
+    // The window of the stream runs over, so that the gate resets it and lets go of what comes behind.
+    let reset = [
+        head(1, POST, 0),
+        frame(WINDOW_UPDATE, 0, 1, &[0x7f, 0xff, 0xff, 0xff]),
+    ];
+    let end = frame(DATA, END_STREAM, 1, &[]);
+    assert_eq!(flood(&gate, "ends", &reset, &end), End::Cut);
+}
+
+#[test]
+fn a_client_that_measures_the_way_with_each_message_is_no_flood() {
+    const MESSAGES: usize = 6000;
+    let origin = Origin::script(|conn: &mut Conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        for _ in 0..MESSAGES {
+            conn.send("14\r\nan event of 20 bytes\r\n")?;
+        }
+        conn.send("0\r\n\r\n")
+    });
+    let gate = Gate::before(&origin).open();
+    let mut client = connect(&gate);
+    client.send(head(1, GET, END_STREAM));
+    let mut got = 0;
+    while got < MESSAGES * 20 {
+        let (kind, _, _, payload) = next_frame(&mut client).expect("the connection goes on");
+        if kind == DATA {
+            got += payload.len();
+            let increment = u32::try_from(payload.len()).expect("short").to_be_bytes();
+            client.send(frame(WINDOW_UPDATE, 0, 0, &increment));
+            client.send(frame(WINDOW_UPDATE, 0, 1, &increment));
+            client.send(frame(PING, 0, 0, &[7; 8]));
+        }
+    }
+}
+
+#[test]
 fn many_requests_on_one_connection_are_no_flood() {
     let origin = Origin::echo();
     let gate = Gate::before(&origin).open();
