@@ -88,6 +88,8 @@ struct Granted {
     /// When: the histogram is of answers, and a tunnel may live for a day.
     after: Duration,
     route: Option<RouteFacts>,
+    /// The name of the endpoint, which goes with the snapshot.
+    server: Option<Box<str>>,
 }
 
 /// Where and why a request did not go its way.
@@ -199,6 +201,7 @@ impl Record {
         self.granted = Some(Box::new(Granted {
             after: self.exchange.started.elapsed(),
             route: self.route().map(|route| (*route.facts).clone()),
+            server: self.endpoint().map(|endpoint| (*endpoint.name).into()),
         }));
         self.snapshot = None;
         self.worker.load.end();
@@ -209,6 +212,14 @@ impl Record {
         match &self.granted {
             Some(granted) => granted.route.as_ref(),
             None => self.route().map(|route| &*route.facts),
+        }
+    }
+
+    /// The name of the endpoint of the last try.
+    fn server(&self) -> Option<&str> {
+        match &self.granted {
+            Some(granted) => granted.server.as_deref(),
+            None => self.endpoint().map(|endpoint| &*endpoint.name),
         }
     }
 
@@ -321,8 +332,8 @@ impl Record {
             span_id: Some(exchange.trace.span_id()),
             request_id: text(&exchange.request_id),
             duration,
-            upstream: self.endpoint().map(|endpoint| UpstreamRecord {
-                address: &endpoint.name,
+            upstream: self.server().map(|address| UpstreamRecord {
+                address,
                 duration: self.upstream_duration,
                 attempts: self.trail.attempts,
             }),

@@ -261,4 +261,6 @@ fn an_open_tunnel_is_no_request_under_way_and_keeps_no_old_policy() {
     drop(client);
     let line = gate.proxy.await_access_of("/chat");
     assert_eq!(line["blueprint"], "app", "{line}");
+    assert_eq!(line["upstream.address"], old.url(), "{line}");
+    assert_eq!(line["upstream.attempts"], 1, "{line}");
 }
