@@ -45,7 +45,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Starts of names that decide over framing, credentials, content, caching or a browser's guards.
-static STARTS: [&str; 15] = [
+static STARTS: [&str; 17] = [
     "access-control-",
     "authorization",
     "cache-",
@@ -57,19 +57,22 @@ static STARTS: [&str; 15] = [
     "proxy-",
     "sec-",
     "set-cookie",
+    "signature",
     "transfer-",
     "www-authenticate",
+    "x-aspnet",
     "x-forwarded-",
     "x-frame-",
 ];
 
 /// Whole names of the same kind.
-static NAMES: [&str; 30] = [
+static NAMES: [&str; 36] = [
     "age",
     "alt-svc",
     "authentication-info",
     "clear-site-data",
     "date",
+    "dpop",
     "expect",
     "expires",
     "host",
@@ -91,9 +94,14 @@ static NAMES: [&str; 30] = [
     "server",
     "strict-transport-security",
     "traceparent",
+    "tracestate",
     "vary",
     "via",
+    "x-api-key",
     "x-content-type-options",
+    "x-generator",
+    "x-powered-by",
+    "x-runtime",
     "x-xss-protection",
 ];
 
@@ -128,6 +136,12 @@ mod tests {
         for name in [
             "X-User",
             "x_user",
+            "DPoP",
+            "Signature-Input",
+            "tracestate",
+            "X-Api-Key",
+            "X-Powered-By",
+            "X-AspNetMvc-Version",
             "x-auth-subject",
             "X-Forwarded-For",
             "Authorization",
