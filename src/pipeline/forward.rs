@@ -339,7 +339,9 @@ fn blame(error: &UpstreamError) -> Refusal {
 fn outcome_of(error: &UpstreamError) -> UpstreamOutcome {
     match error {
         UpstreamError::Connect(_) | UpstreamError::NoRoom(_) => UpstreamOutcome::Unreachable,
-        UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => UpstreamOutcome::TimedOut,
+        UpstreamError::ConnectTimeout
+        | UpstreamError::OutOfTime
+        | UpstreamError::ResponseTimeout => UpstreamOutcome::TimedOut,
         UpstreamError::Broken(_) | UpstreamError::Refused(_) | UpstreamError::Unacceptable(_) => {
             UpstreamOutcome::Broken
         }

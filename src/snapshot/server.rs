@@ -174,7 +174,7 @@ pub fn compile(root: &Reader<'_>) -> ServerRules {
             .unwrap_or_default(),
         proxy_protocol: proxy_protocol(&server),
         drain: server.get("drain").unwrap_or(Duration::from_secs(30)),
-        handover: positive(&server, "handover", 30),
+        handover: positive(&server, "handover", Duration::from_secs(30)),
         limits: limits(&server.section("limits")),
         admin: admin(&root.section("admin")),
         log: log(&root.section("log")),
@@ -217,7 +217,7 @@ fn clear(server: &Reader<'_>) -> Clear {
 
 fn limits(reader: &Reader<'_>) -> Limits {
     let size = |key: &str, default: u64| reader.get::<Bytes>(key).unwrap_or(Bytes(default));
-    let time = |key: &str, seconds: u64| positive(reader, key, seconds);
+    let time = |key: &str, seconds: u64| positive(reader, key, Duration::from_secs(seconds));
     Limits {
         header_bytes: size("header_bytes", 16 * 1024).as_usize(),
         header_count: reader.get("header_count").unwrap_or(100),
@@ -240,10 +240,8 @@ fn limits(reader: &Reader<'_>) -> Limits {
 }
 
 /// A duration that must not be zero: zero would refuse everything.
-fn positive(reader: &Reader<'_>, key: &str, default_seconds: u64) -> Duration {
-    let value = reader
-        .get(key)
-        .unwrap_or(Duration::from_secs(default_seconds));
+pub(super) fn positive(reader: &Reader<'_>, key: &str, default: Duration) -> Duration {
+    let value = reader.get(key).unwrap_or(default);
     if value.is_zero() {
         reader.error(
             key,

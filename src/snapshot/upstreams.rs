@@ -10,7 +10,10 @@ use std::{
 use http::Uri;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 
-use super::survivors::{EndpointRules, Survivors};
+use super::{
+    server::positive,
+    survivors::{EndpointRules, Survivors},
+};
 use crate::{
     config::{At, Bytes, Host, OneOrMany, Reader, Scheme, ServerUrl},
     crypto::trust,
@@ -93,7 +96,7 @@ fn compile_one(
     let connect_timeout = endpoints.first()?.rules.connect_timeout;
     let mut cluster = cluster((name, endpoints), protocol, reader, survivors);
     let both = connect_timeout.saturating_add(cluster.response_timeout);
-    cluster.request_timeout = reader.get("request_timeout").unwrap_or(both);
+    cluster.request_timeout = positive(reader, "request_timeout", both);
     Some(cluster)
 }
 
@@ -104,16 +107,14 @@ fn cluster(
     reader: &Reader<'_>,
     survivors: &Survivors,
 ) -> Cluster {
-    let response_timeout = reader
-        .get("response_timeout")
-        .unwrap_or(Duration::from_secs(30));
+    let response_timeout = positive(reader, "response_timeout", Duration::from_secs(30));
     Cluster {
         name: name.into(),
         endpoints,
         protocol,
         balance: balance(reader),
         response_timeout,
-        answer_idle: reader.get("answer_idle").unwrap_or(Duration::from_mins(5)),
+        answer_idle: positive(reader, "answer_idle", Duration::from_mins(5)),
         request_timeout: response_timeout,
         retries: reader.section("retries").get("attempts").unwrap_or(1),
         budget: Budget::new(reader.section("retries").get("budget").unwrap_or(0.1)),
@@ -203,9 +204,7 @@ fn link_rules(reader: &Reader<'_>, protocol: Protocol) -> LinkRules {
     LinkRules {
         protocol,
         shared_limit: reader.get("h2_connections").unwrap_or(8),
-        connect_timeout: reader
-            .get("connect_timeout")
-            .unwrap_or(Duration::from_secs(3)),
+        connect_timeout: positive(reader, "connect_timeout", Duration::from_secs(3)),
         idle_timeout: reader.get("idle_timeout").unwrap_or(Duration::from_mins(1)),
         idle_limit: reader.get("idle_connections").unwrap_or(256),
         breaker: BreakerRules {

@@ -10,12 +10,15 @@ pub enum UpstreamError {
     /// No connection could be made; nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(#[source] std::io::Error),
-    /// This process or machine has no file descriptor left for a connection; nothing was sent.
+    /// This process or machine has no descriptor, port or memory left for a connection; nothing was sent.
     #[error("no room for a connection: {0}")]
     NoRoom(#[source] std::io::Error),
     /// The connection took too long; nothing was sent.
     #[error("connect timed out")]
     ConnectTimeout,
+    /// Earlier tries had left less time for a connection than one may need; nothing was sent.
+    #[error("no time left for a connection")]
+    OutOfTime,
     /// The backend did not begin to answer in time.
     #[error("response timed out")]
     ResponseTimeout,
@@ -49,7 +52,7 @@ pub enum Fault {
     Client,
     /// The backend's; counts against its breaker.
     Upstream,
-    /// Nobody's now: the breaker refused, or there was no room.
+    /// Nobody's now: the breaker refused, or there was no room or no time.
     Resting,
     /// Ours.
     Gate,
@@ -60,7 +63,9 @@ impl UpstreamError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Connect(_) => Reason::UpstreamUnreachable,
-            Self::ConnectTimeout | Self::ResponseTimeout => Reason::UpstreamTimeout,
+            Self::ConnectTimeout | Self::OutOfTime | Self::ResponseTimeout => {
+                Reason::UpstreamTimeout
+            }
             Self::Broken(_) | Self::Refused(_) | Self::Unacceptable(_) => Reason::UpstreamBroken,
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
             Self::Full | Self::NoRoom(_) => Reason::Overloaded,
@@ -72,7 +77,7 @@ impl UpstreamError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::ClientBody(_) => Fault::Client,
-            Self::Full | Self::BreakerOpen { .. } => Fault::Resting,
+            Self::Full | Self::BreakerOpen { .. } | Self::OutOfTime => Fault::Resting,
             Self::NoRoom(_) => Fault::Gate,
             _ => Fault::Upstream,
         }
@@ -88,7 +93,10 @@ impl UpstreamError {
 
     /// True when the request may have reached the server, so that what it says may be the cause.
     pub fn was_sent(&self) -> bool {
-        !matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+        !matches!(
+            self,
+            Self::Connect(_) | Self::ConnectTimeout | Self::OutOfTime
+        )
     }
 
     /// A short word for the access line.
@@ -96,6 +104,7 @@ impl UpstreamError {
         match self {
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect-timeout",
+            Self::OutOfTime => "request-timeout",
             Self::ResponseTimeout => "response-timeout",
             Self::Broken(_) => "broken",
             Self::Refused(_) => "refused-stream",

@@ -261,6 +261,13 @@ fn counted(cluster: &Cluster, endpoint: &Arc<Endpoint>) -> Option<InFlight> {
     compared.then(|| InFlight::on(endpoint))
 }
 
+/// Whether a connection that did not come about within `limit` says something of the server: not where earlier tries had
+/// left less than half of the time that it may need.
+fn tells(outbound: &Outbound<'_>, endpoint: &Endpoint, limit: Duration) -> bool {
+    let whole = outbound.cluster.request_timeout;
+    limit.saturating_mul(2) >= endpoint.rules.connect_timeout.min(whole)
+}
+
 type Unsent = Option<Box<Request<ClientBody>>>;
 
 /// One try on one endpoint: a kept connection first, else a new one.
@@ -302,6 +309,9 @@ async fn attempt(
     // Rare beside kept connections, and its future is large: it holds a TLS handshake.
     let mut link = match Box::pin(connect(endpoint, limit)).await {
         Ok(link) => link,
+        Err(UpstreamError::ConnectTimeout) if !tells(outbound, endpoint, limit) => {
+            return Err((UpstreamError::OutOfTime, None));
+        }
         Err(error) => return Err((error, Some(Box::new(request)))),
     };
     match alone((outbound, Instant::now()), &mut link, request).await {
@@ -327,6 +337,12 @@ async fn attempt_two(
         let slot = tokio::time::timeout(left, shared.slot(endpoint)).await;
         let slot = match slot.unwrap_or(Err(UpstreamError::ConnectTimeout)) {
             Ok(slot) => slot,
+            Err(UpstreamError::ConnectTimeout) if shared.len() >= endpoint.rules.shared_limit => {
+                return Err((UpstreamError::Full, None));
+            }
+            Err(UpstreamError::ConnectTimeout) if !tells(outbound, endpoint, left) => {
+                return Err((UpstreamError::OutOfTime, None));
+            }
             Err(error) => return Err((error, Some(Box::new(request)))),
         };
         let may_return = outbound.cluster.retries > 0;

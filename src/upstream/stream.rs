@@ -43,11 +43,17 @@ pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<(Stream, Way),
     }
 }
 
-/// No descriptors left: no fault of the backend, whose breaker must not open for it.
+/// No descriptors, ports or memory left: no fault of the backend, whose breaker must not open for it.
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS]
-        .into_iter()
+    let ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+    ];
+    ours.into_iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
