@@ -95,6 +95,9 @@ pub async fn forward(
         }
         Err(error) => {
             let unread = unread_of(&recording, arrival.version);
+            if let Some(body) = &recording.progress {
+                body.abandon(Box::new(()));
+            }
             log_failure(&error, &recording);
             let snapshot = Arc::clone(recording.snapshot());
             respond::failure(&snapshot, &blame(&error), unread, recording)

@@ -1,8 +1,9 @@
 //! The backend's body on its way to the client, with the lease on its connection.
 //!
 //! When the body has ended and the request body went out whole, an HTTP/1.1 connection goes back to its pool; in every
-//! other case it is closed. Of an HTTP/2 connection, room for one request is given back. A body that breaks, or of which
-//! nothing comes for too long, is an error, so that the client sees an abort and never a clean end.
+//! other case it is closed. Of an HTTP/2 connection, room for one request is given back; a request body that is still
+//! under way then is cut first, since its stream counts until both sides have ended (RFC 9113 §5.1.2). A body that
+//! breaks, or of which nothing comes for too long, is an error, so that the client sees an abort and never a clean end.
 
 use std::{
     pin::Pin,
@@ -60,17 +61,16 @@ pub enum After {
 }
 
 impl Lease {
-    /// Gives the connection back for the next request.
+    /// Gives the connection back for the next request. A request body that is still under way would run into the next
+    /// exchange.
     fn release(self) {
-        if self.after == After::Close {
-            return;
-        }
-        // A request body that is still under way would run into the next exchange.
-        if self.progress.as_ref().is_some_and(|p| !p.is_complete()) {
-            return;
-        }
-        if let Carrier::Alone(link, pool) = self.carrier {
-            pool.put(link, Instant::now());
+        let unsent = self.progress.filter(|body| !body.is_complete());
+        match (self.carrier, unsent) {
+            (Carrier::Shared(slot), Some(body)) => body.abandon(Box::new(slot)),
+            (Carrier::Alone(link, pool), None) if self.after == After::Keep => {
+                pool.put(link, Instant::now());
+            }
+            _ => {}
         }
     }
 }
@@ -157,6 +157,20 @@ impl UpstreamBody {
             lease.release();
         }
     }
+
+    /// Leaves the exchange before its end.
+    fn leave(&mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            lease.after = After::Close;
+            lease.release();
+        }
+    }
+}
+
+impl Drop for UpstreamBody {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 impl Body for UpstreamBody {
@@ -170,7 +184,7 @@ impl Body for UpstreamBody {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 ready!(self.silence.poll(cx));
-                self.lease = None;
+                self.leave();
                 return Poll::Ready(Some(Err(BodyBroken::Stalled)));
             };
             self.silence.lasts = false;
@@ -188,12 +202,12 @@ impl Body for UpstreamBody {
                     }
                 }
                 Some(Err(error)) => {
-                    self.lease = None;
+                    self.leave();
                     return Poll::Ready(Some(Err(BodyBroken::Exchange(error))));
                 }
                 // hyper takes such a reset for the end, which it is only where the end was told.
                 None if !self.incoming.is_end_stream() && self.is_shared() => {
-                    self.lease = None;
+                    self.leave();
                     return Poll::Ready(Some(Err(BodyBroken::Early)));
                 }
                 None => {

@@ -40,7 +40,7 @@ struct Shareable {
     since_ms: AtomicU64,
 }
 
-/// Room for one request on a connection, given up on drop.
+/// Room for one request on a connection, given up on drop: once its stream is over, to be true to the server's count.
 #[derive(Debug)]
 pub struct Slot {
     on: Arc<Shareable>,

@@ -5,12 +5,13 @@
 //! in them was never judged, but for those of a gRPC call, which are purged (RFC 9110 §6.5.1). It does not buffer.
 
 use std::{
+    fmt::Debug,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -49,6 +50,16 @@ pub struct BodyProgress {
     awaited: AtomicBool,
     /// The head of the answer has come.
     answered: AtomicBool,
+    leave: Mutex<Leave>,
+}
+
+/// How a body is abandoned.
+#[derive(Debug, Default)]
+struct Leave {
+    /// Whoever waits for the client's next piece.
+    waits: Option<Waker>,
+    /// Held until nobody sends the body any more.
+    kept: Option<Box<dyn Debug + Send>>,
 }
 
 // 0 is a body still under way.
@@ -57,6 +68,7 @@ const TOO_LARGE: u8 = 2;
 const TOO_SLOW: u8 = 3;
 const BROKEN: u8 = 4;
 const LEFT: u8 = 5;
+const ABANDONED: u8 = 6;
 
 impl BodyProgress {
     /// Bytes passed on so far.
@@ -97,6 +109,30 @@ impl BodyProgress {
     /// True when the client went away in the middle of its body.
     pub fn client_left(&self) -> bool {
         self.outcome.load(Ordering::Acquire) == LEFT
+    }
+
+    /// States that nobody waits for the rest: the body ends with an error where it is waited for. `kept` is held for as
+    /// long as a sender holds the body, which may wait for room at the backend instead.
+    pub fn abandon(&self, kept: Box<dyn Debug + Send>) {
+        let mut leave = self.leave();
+        // Whatever ended it before is what became of it.
+        let _ = self
+            .outcome
+            .compare_exchange(0, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+        leave.kept = Some(kept);
+        let waits = leave.waits.take();
+        drop(leave);
+        if let Some(waker) = waits {
+            waker.wake();
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.outcome.load(Ordering::Acquire) == ABANDONED
+    }
+
+    fn leave(&self) -> MutexGuard<'_, Leave> {
+        self.leave.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, outcome: u8) {
@@ -194,6 +230,9 @@ impl Body for ClientBody {
 
 impl Metered {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        if self.progress.is_abandoned() {
+            return self.cut(ABANDONED, Reason::BodyBroken);
+        }
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 return self.stalled(cx);
@@ -248,6 +287,16 @@ impl Metered {
             let until = self.waiting + self.idle();
             self.timer.as_mut().reset(until);
         }
+        let mut leave = self.progress.leave();
+        if self.progress.is_abandoned() {
+            drop(leave);
+            return self.cut(ABANDONED, Reason::BodyBroken);
+        }
+        match &mut leave.waits {
+            Some(waits) => waits.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        drop(leave);
         loop {
             ready!(self.timer.as_mut().poll(cx));
             // The answer may have begun meanwhile, and with it the longer pause.

@@ -147,6 +147,9 @@ class Peer:
             self.sock.shutdown(socket.SHUT_RDWR)
         elif path == "/close":
             self.sock.shutdown(socket.SHUT_RDWR)
+        elif path == "/early":
+            # The whole answer, while the request body goes on: the stream counts until that has ended too.
+            self.answer(stream_id)
 
     def go_away(self, last: int):
         self.flush()
@@ -162,7 +165,7 @@ class Peer:
         tell(event="whole", connection=self.number, stream=stream_id, path=path, body=stream["body"],
              trailers=stream["trailers"])
         h2 = self.h2
-        if path in ("/hang", "/goaway-at", "/close", "/refuse"):
+        if path in ("/hang", "/goaway-at", "/close", "/refuse", "/early"):
             pass
         elif path == "/truncate":
             self.head(stream_id)

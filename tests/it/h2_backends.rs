@@ -290,6 +290,30 @@ fn a_client_that_leaves_takes_its_stream_along() {
 }
 
 #[test]
+fn a_body_that_goes_on_after_its_answer_takes_no_room_from_others() {
+    let origin = H2Origin::with(&["--streams=2"]);
+    let gate = open(&origin, "h2_connections = 1\nresponse_timeout = \"2s\"");
+    let dripping: Vec<Client> = (0..4)
+        .map(|_| {
+            let mut client = gate.https();
+            client.send("POST /early HTTP/1.1\r\nHost: app.example\r\nContent-Length: 9\r\n\r\n1");
+            client.response().expect(200);
+            client
+        })
+        .collect();
+    gate.get("/x").expect(200);
+    origin.await_events("reset", 4);
+    assert!(
+        origin
+            .events("whole")
+            .iter()
+            .all(|event| event["path"] == "/x")
+    );
+    origin.expect_connections(1);
+    drop(dripping);
+}
+
+#[test]
 fn a_body_that_is_cut_never_ends_well_at_the_backend() {
     let origin = H2Origin::clear();
     let gate = Gate::before_url(&origin.url())
