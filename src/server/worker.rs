@@ -37,6 +37,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 50;
+/// Ticks without overload after which it is said to have ended: a second.
+const CALM_TICKS: u32 = 10;
 /// Connections that are still taken from the system's queue when stopping has begun.
 const LATE: usize = 4096;
 /// Rest after an accept that failed for want of descriptors or memory, so that the thread does not spin.
@@ -101,10 +103,10 @@ struct Desk {
 async fn tick(worker: Arc<Worker>) {
     let mut interval = tokio::time::interval(TICK);
     let mut ticks = 0_u32;
-    let mut shedding = false;
+    let mut calm = None;
     loop {
         interval.tick().await;
-        shedding = say_what_is_shed(&worker, shedding);
+        calm = say_what_is_shed(&worker, calm);
         worker.with_sink(crate::observe::access::AccessSink::tick);
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(SWEEP_TICKS) {
@@ -119,27 +121,35 @@ async fn tick(worker: Arc<Worker>) {
     }
 }
 
-/// One line when overload begins and one when it has ended, not one a request; whether it lasts.
-fn say_what_is_shed(worker: &Worker, before: bool) -> bool {
+/// One line when overload begins and one when it has ended, not one a request, nor two each time that the load swings about
+/// the bound. Takes and gives the ticks since something was last shed, none while there is no overload.
+fn say_what_is_shed(worker: &Worker, calm: Option<u32>) -> Option<u32> {
     let snapshot = worker.snapshot();
-    let now = worker.pressure(&snapshot) >= Pressure::Connections;
+    let sheds = worker.pressure(&snapshot) >= Pressure::Connections;
     let (requests, limit) = (worker.load.requests(), snapshot.server.limits.requests);
-    match (before, now) {
-        (false, true) => tracing::warn!(
+    match calm {
+        None if sheds => tracing::warn!(
             worker = worker.index,
             requests,
             limit,
             "overloaded: new connections are closed, then anonymous requests are refused"
         ),
-        (true, false) => tracing::info!(
-            worker = worker.index,
-            requests,
-            limit,
-            "no longer overloaded"
-        ),
+        Some(CALM_TICKS) if !sheds => {
+            tracing::info!(
+                worker = worker.index,
+                requests,
+                limit,
+                "no longer overloaded"
+            );
+            return None;
+        }
         _ => {}
     }
-    now
+    if sheds {
+        Some(0)
+    } else {
+        calm.map(|ticks| ticks + 1)
+    }
 }
 
 /// Accepts once it is let, until stopping begins; gives back the connections that are still open.
