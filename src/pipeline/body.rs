@@ -18,7 +18,8 @@ use crate::upstream::body::{BodyBroken, UpstreamBody};
 #[derive(Debug)]
 pub struct AnswerBody {
     source: Source,
-    recording: Recording,
+    /// Until a tunnel takes it along.
+    recording: Option<Recording>,
 }
 
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl AnswerBody {
         }
         Self {
             source: Source::Own(words),
-            recording,
+            recording: Some(recording),
         }
     }
 
@@ -49,7 +50,7 @@ impl AnswerBody {
         recording.grant();
         Self {
             source: Source::Tunnel(switch),
-            recording,
+            recording: Some(recording),
         }
     }
 
@@ -59,10 +60,16 @@ impl AnswerBody {
     }
 
     /// The tunnel that the answer grants.
-    pub fn into_tunnel(self) -> Option<Tunnel> {
-        match self.source {
-            Source::Tunnel(switch) => Some(Tunnel::new(switch, self.recording)),
+    pub fn into_tunnel(mut self) -> Option<Tunnel> {
+        match std::mem::replace(&mut self.source, Source::Own(None)) {
+            Source::Tunnel(switch) => Some(Tunnel::new(switch, self.recording.take()?)),
             Source::Own(_) | Source::Upstream(_) => None,
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if let Some(recording) = &mut self.recording {
+            recording.end(ending);
         }
     }
 
@@ -73,7 +80,19 @@ impl AnswerBody {
         }
         Self {
             source: Source::Upstream(body),
-            recording,
+            recording: Some(recording),
+        }
+    }
+}
+
+impl Drop for AnswerBody {
+    /// An answer of a stated length is over with its last byte, and nobody asks for more: an HTTP/2 backend may yet have
+    /// to say that its stream has ended, where HTTP/1.1 has nothing to wait for.
+    fn drop(&mut self) {
+        if let Source::Upstream(body) = &self.source
+            && body.size_hint().exact() == Some(0)
+        {
+            self.end(Ending::Whole);
         }
     }
 }
@@ -93,13 +112,17 @@ impl Body for AnswerBody {
             Source::Tunnel(_) => None,
         };
         match &next {
-            Some(Ok(frame)) => this.recording.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(BodyBroken::Stalled)) => this.recording.end(Ending::UpstreamStalled),
-            Some(Err(_)) => this.recording.end(Ending::UpstreamBroke),
+            Some(Ok(frame)) => {
+                if let Some(recording) = &mut this.recording {
+                    recording.sent(frame.data_ref().map_or(0, Bytes::len));
+                }
+            }
+            Some(Err(BodyBroken::Stalled)) => this.end(Ending::UpstreamStalled),
+            Some(Err(_)) => this.end(Ending::UpstreamBroke),
             None => {}
         }
         if this.is_end_stream() || next.is_none() {
-            this.recording.end(Ending::Whole);
+            this.end(Ending::Whole);
         }
         Poll::Ready(next)
     }

@@ -186,6 +186,12 @@ class Peer:
         elif path.startswith("/field/"):
             _, _, name, value = path.split("/")
             self.answer(stream_id, fields=[(name, value)])
+        elif path == "/end-apart":
+            # The end comes in a frame of its own, and not before the client has had time to take what there is.
+            self.head(stream_id, fields=[("content-length", "5")])
+            h2.send_data(stream_id, b"hello")
+            self.flush()
+            threading.Timer(0.2, self.end_apart, (stream_id,)).start()
         elif path == "/two-lengths":
             self.answer(stream_id, fields=[("content-length", "2")])
         elif path == "/many-fields":
@@ -230,6 +236,14 @@ class Peer:
             account = {"headers": stream["headers"], "body": stream["body"], "trailers": stream["trailers"],
                        "connection": self.number}
             self.answer(stream_id, body=json.dumps(account).encode(), fields=[("content-type", "application/json")])
+
+    def end_apart(self, stream_id):
+        with self.lock:
+            try:
+                self.h2.send_data(stream_id, b"", end_stream=True)
+            except ProtocolError:
+                return  # It was reset meanwhile.
+        self.flush()
 
     def events(self, stream_id):
         """Server-Sent Events, each only after the client has said that it saw the one before."""

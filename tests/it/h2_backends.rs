@@ -237,6 +237,18 @@ fn a31_a_truncated_answer_is_never_passed_off_as_whole() {
 }
 
 #[test]
+fn an_answer_whose_end_comes_in_a_frame_of_its_own_is_whole() {
+    let origin = H2Origin::clear();
+    let gate = open(&origin, "");
+    assert_eq!(gate.get("/end-apart").expect(200).text(), "hello");
+    let line = gate.proxy.await_access_of("/end-apart");
+    assert_eq!(line["decision"], "forwarded", "{line}");
+    assert_eq!(line["http.response.body.size"], 5, "{line}");
+    gate.get("/x").expect(200);
+    origin.expect_connections(1);
+}
+
+#[test]
 fn a31_answers_that_break_the_rules_of_http_2_are_refused() {
     let origin = H2Origin::clear();
     let gate = open(&origin, "breaker = { failures = 0 }");
