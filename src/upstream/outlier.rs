@@ -15,8 +15,11 @@ use std::{
 use super::{cluster::Cluster, endpoint::Endpoint};
 use crate::{observe::metrics::EjectionCause, state::clock};
 
-/// Errors of fewer clients than about this many eject nobody: one of them must not be able to.
-const CLIENTS: u32 = 3;
+/// Errors of fewer clients than about this many eject nobody, and of each of them no more count than of the third: one
+/// of them must not be able to.
+const CLIENTS: usize = 3;
+/// Parts of all clients that are told apart.
+const PARTS: usize = 64;
 /// The least share of requests that a server which has come back gets, of 65,536.
 const LEAST_SHARE: u64 = 3_277;
 
@@ -52,17 +55,48 @@ impl Default for OutlierRules {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Standing {
-    /// Answers since the last comparison, and those of them that were 5xx or failures.
+    /// Answers since the last comparison that were no errors.
     answers: AtomicU32,
-    errors: AtomicU32,
-    /// A bit for each of 64 parts of all clients that met an error.
-    clients: AtomicU64,
+    /// 5xx answers and failures since then, by the part of all clients that met them.
+    errors: Errors,
     /// Left out until this time; 0 = never.
     ejected_until_ms: AtomicU64,
     /// How often it was left out lately.
     ejections: AtomicU32,
     /// When it came back; 0 = it never was away, or that is long ago.
     back_since_ms: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Errors([AtomicU32; PARTS]);
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self([const { AtomicU32::new(0) }; PARTS])
+    }
+}
+
+impl Errors {
+    fn count(&self, client: u64) {
+        let part = usize::try_from(client % 64).unwrap_or(0);
+        if let Some(errors) = self.0.get(part) {
+            errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The errors since the last call, of no part more than the third of them met: what one client or two meet beyond
+    /// that may be of their own making.
+    fn take(&self) -> u32 {
+        let mut parts = [0; PARTS];
+        for (part, errors) in parts.iter_mut().zip(&self.0) {
+            *part = errors.swap(0, Ordering::Relaxed);
+        }
+        parts.sort_unstable_by(|one, other| other.cmp(one));
+        let most = parts.get(CLIENTS - 1).copied().unwrap_or(0);
+        parts
+            .iter()
+            .fold(0, |sum, errors| sum.saturating_add(most.min(*errors)))
+    }
 }
 
 impl Standing {
@@ -73,9 +107,7 @@ impl Standing {
 
     /// Counts an error that this client met.
     pub fn failed(&self, client: u64) {
-        self.answers.fetch_add(1, Ordering::Relaxed);
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        self.clients.fetch_or(1 << (client % 64), Ordering::Relaxed);
+        self.errors.count(client);
     }
 
     /// True while it is left out.
@@ -107,12 +139,13 @@ impl Standing {
         draw % 65_536 < share
     }
 
-    /// The counts since the last call: answers, errors, parts of the clients.
+    /// The counts since the last call.
     fn take(&self) -> Tally {
+        let errors = self.errors.take();
+        let answers = self.answers.swap(0, Ordering::Relaxed);
         Tally {
-            answers: self.answers.swap(0, Ordering::Relaxed),
-            errors: self.errors.swap(0, Ordering::Relaxed),
-            clients: self.clients.swap(0, Ordering::Relaxed).count_ones(),
+            answers: answers.saturating_add(errors),
+            errors,
         }
     }
 }
@@ -121,7 +154,6 @@ impl Standing {
 struct Tally {
     answers: u32,
     errors: u32,
-    clients: u32,
 }
 
 impl Tally {
@@ -134,7 +166,6 @@ impl Tally {
         Self {
             answers: self.answers.saturating_sub(one.answers),
             errors: self.errors.saturating_sub(one.errors),
-            clients: 0,
         }
     }
 }
@@ -193,12 +224,11 @@ fn compare(cluster: &Cluster, now_ms: u64) {
         .fold(Tally::default(), |sum, (_, tally)| Tally {
             answers: sum.answers.saturating_add(tally.answers),
             errors: sum.errors.saturating_add(tally.errors),
-            clients: 0,
         });
     for (endpoint, tally) in tallies {
         let peers = whole.without(tally);
         let known = tally.answers >= rules.requests && peers.answers >= rules.requests;
-        if known && tally.clients >= CLIENTS && tally.share() - peers.share() > rules.margin {
+        if known && tally.share() - peers.share() > rules.margin {
             eject(cluster, endpoint, EjectionCause::Errors, now_ms);
         } else if !endpoint.standing.is_ejected(now_ms) {
             let fewer = |times: u32| times.checked_sub(1);
@@ -307,6 +337,16 @@ mod tests {
     fn one_client_ejects_nobody_however_often_it_asks() {
         let cluster = cluster(2);
         (0..1_000).for_each(|_| cluster.endpoints[0].standing.failed(7));
+        serve(&cluster.endpoints[1], 1_000, 0);
+        compare(&cluster, 1_000);
+        assert!(out(&cluster, 1_001).is_empty());
+    }
+
+    #[test]
+    fn one_client_ejects_nobody_with_the_help_of_an_error_that_others_meet() {
+        let cluster = cluster(2);
+        (0..1_000).for_each(|_| cluster.endpoints[0].standing.failed(7));
+        serve(&cluster.endpoints[0], 100, 3);
         serve(&cluster.endpoints[1], 1_000, 0);
         compare(&cluster, 1_000);
         assert!(out(&cluster, 1_001).is_empty());
