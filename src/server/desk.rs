@@ -152,6 +152,10 @@ impl Desk {
         let reloader = Arc::clone(&self.reloader);
         let outcome = tokio::task::spawn_blocking(move || reloader.reload()).await;
         if let Ok(Some(in_use)) = outcome {
+            // Before the new ones begin: what these find of a server must not undo what those do.
+            if let Some(old) = &in_use.replaced {
+                old.clusters.iter().for_each(|cluster| cluster.replace());
+            }
             look_after(&in_use);
             files.follow(&in_use.files);
             in_use.replaced.map(|old| tokio::spawn(retire(old)));

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    sync::{Arc, Mutex, atomic::AtomicBool, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -132,6 +132,7 @@ fn cluster(
             .unwrap_or_default(),
         metrics: survivors.metrics.upstream(name),
         ejecting: Mutex::new(()),
+        replaced: AtomicBool::new(false),
     }
 }
 

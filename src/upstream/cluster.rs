@@ -1,7 +1,10 @@
 //! One `[upstreams.NAME]`: its endpoints and how requests are sent to them.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -56,9 +59,27 @@ pub struct Cluster {
     pub metrics: Arc<UpstreamMetrics>,
     /// Held by the one that leaves a server out, so that never too many are.
     pub ejecting: Mutex<()>,
+    /// Another snapshot took the place of its own; requests under way may go on for long.
+    pub replaced: AtomicBool,
 }
 
 impl Cluster {
+    /// The cluster while it is looked after: until the snapshot that names it is replaced or freed. Its servers are then
+    /// another's to judge.
+    pub fn in_use(held: &Weak<Self>) -> Option<Arc<Self>> {
+        held.upgrade().filter(|cluster| !cluster.is_replaced())
+    }
+
+    /// Whether another snapshot took the place of its own.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// States that another snapshot took the place of its own.
+    pub fn replace(&self) {
+        self.replaced.store(true, Ordering::Release);
+    }
+
     /// How its servers are now.
     pub fn reading(&self, now_ms: u64) -> ServerReading {
         let mut reading = ServerReading::default();

@@ -20,10 +20,10 @@ use crate::{state::clock, wire::body::ClientBody};
 /// Failures in a row that take a server out.
 const FAILURES: u32 = 2;
 
-/// Checks the servers of a cluster for as long as somebody else holds it.
+/// Checks the servers of a cluster for as long as it is in use.
 pub async fn watch(cluster: Weak<Cluster>) {
     let mut failures: Vec<u32> = Vec::new();
-    while let Some(held) = cluster.upgrade() {
+    while let Some(held) = Cluster::in_use(&cluster) {
         let Some(rules) = held.health.clone() else {
             // Servers outlive a reload; what the checks of an earlier file found must not.
             for endpoint in &held.endpoints {
@@ -36,6 +36,9 @@ pub async fn watch(cluster: Weak<Cluster>) {
             let well = tokio::time::timeout(rules.timeout, is_well(endpoint, &rules.path))
                 .await
                 .unwrap_or(false);
+            if held.is_replaced() {
+                return;
+            }
             *failed = if well { 0 } else { failed.saturating_add(1) };
             if *failed == 0 || *failed >= FAILURES {
                 note(&held, endpoint, well);

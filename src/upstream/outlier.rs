@@ -238,15 +238,14 @@ fn compare(cluster: &Cluster, now_ms: u64) {
     }
 }
 
-/// Compares the servers of a cluster for as long as somebody else holds it.
+/// Compares the servers of a cluster for as long as it is in use.
 pub async fn watch(cluster: Weak<Cluster>) {
-    while let Some(every) = cluster
-        .upgrade()
+    while let Some(every) = Cluster::in_use(&cluster)
         .filter(|held| held.endpoints.len() > 1)
         .map(|held| held.outliers.every)
     {
         tokio::time::sleep(every).await;
-        if let Some(held) = cluster.upgrade() {
+        if let Some(held) = Cluster::in_use(&cluster) {
             compare(&held, clock::now_ms());
         }
     }

@@ -179,12 +179,12 @@ impl Names {
     }
 }
 
-/// Looks the names of a cluster up again for as long as somebody else holds it.
+/// Looks the names of a cluster up again for as long as it is in use.
 pub async fn watch(cluster: Weak<Cluster>) {
     let mut pause = Duration::ZERO;
     loop {
         tokio::time::sleep(pause).await;
-        let Some(held) = cluster.upgrade() else {
+        let Some(held) = Cluster::in_use(&cluster) else {
             return;
         };
         pause = held.dns_refresh;

@@ -1,7 +1,7 @@
 //! Endpoints and clusters for the unit tests of this room; nothing listens on them.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -68,5 +68,6 @@ pub(super) fn cluster(count: u16) -> Cluster {
         profile: crate::wire::path::Profile::default(),
         metrics: Metrics::new().upstream("trial"),
         ejecting: Mutex::new(()),
+        replaced: AtomicBool::new(false),
     }
 }
