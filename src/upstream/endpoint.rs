@@ -157,8 +157,10 @@ impl Endpoint {
         loop {
             let mut idle = pool.take(now)?;
             let way = &mut idle.link.way;
+            // Read before the check: an address that goes away after it is met at the next use.
+            let generation = self.generation();
             if self.is_led_to(*way) {
-                way.generation = self.generation();
+                way.generation = generation;
                 return Some(idle);
             }
         }
