@@ -8,9 +8,11 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq;
-use tokio::net::{TcpListener, UnixListener};
 
-use super::{listener::Listener, shutdown::Shutdown};
+use super::{
+    shutdown::Shutdown,
+    worker::{Entrance, Stream},
+};
 use crate::{
     crypto::secret::Secret, observe::metrics::CONTENT_TYPE, snapshot::survivors::Survivors,
 };
@@ -31,19 +33,8 @@ pub struct Admin {
 }
 
 /// Serves until the runtime ends, or until another process answers on the same socket.
-pub async fn run(listener: Listener, admin: Arc<Admin>) {
+pub async fn run(entrance: Entrance, admin: Arc<Admin>) {
     let room = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-    let entrance = match listener {
-        Listener::Tcp(listener) => TcpListener::from_std(listener).map(Entrance::Tcp),
-        Listener::Unix(listener) => UnixListener::from_std(listener).map(Entrance::Unix),
-    };
-    let entrance = match entrance {
-        Ok(entrance) => entrance,
-        Err(error) => {
-            tracing::error!(%error, "admin listener cannot be used");
-            return;
-        }
-    };
     let mut stopping = admin.shutdown.clone();
     let mut handed_over = pin!(stopping.handed_over());
     loop {
@@ -61,31 +52,21 @@ async fn admit(entrance: &Entrance, room: &Arc<tokio::sync::Semaphore>, admin: &
         return;
     };
     let admin = Arc::clone(admin);
-    match entrance {
-        Entrance::Tcp(listener) => match listener.accept().await {
-            Ok((stream, peer)) => {
-                tokio::spawn(async move {
-                    serve(stream, admin, Some(peer)).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
-        },
-        Entrance::Unix(listener) => match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(async move {
-                    serve(stream, admin, None).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
-        },
+    match entrance.accept().await {
+        Ok((Stream::Tcp(stream), peer)) => {
+            tokio::spawn(async move {
+                serve(stream, admin, Some(peer)).await;
+                drop(permit);
+            });
+        }
+        Ok((Stream::Unix(stream), _)) => {
+            tokio::spawn(async move {
+                serve(stream, admin, None).await;
+                drop(permit);
+            });
+        }
+        Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
     }
-}
-
-enum Entrance {
-    Tcp(TcpListener),
-    Unix(UnixListener),
 }
 
 async fn serve<S>(stream: S, admin: Arc<Admin>, peer: Option<SocketAddr>)

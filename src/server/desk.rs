@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -21,6 +22,7 @@ use super::{
     reload::{InUse, Reloader, retire},
     shutdown::{Announcer, Opener, Shutdown},
     watch::FileWatch,
+    worker::Entrance,
 };
 use crate::{identity::issuer::Issuer, observe::access::AccessLog, upstream::watch};
 
@@ -49,6 +51,12 @@ enum End {
     HandOver(Prepared),
 }
 
+/// One socket of the admin listener, with what answers there.
+type Attended = (Entrance, Arc<Admin>);
+
+/// How often is looked whether the keys have come.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// A new process on its way to be ready.
 type Pending<'a> = Pin<Box<dyn Future<Output = Result<Prepared, HandoverError>> + 'a>>;
 
@@ -67,12 +75,17 @@ impl Desk {
             let mut signals = Signals::new()?;
             let mut files = FileWatch::new();
             files.follow(&in_use.files);
+            // Begins to fetch keys: a process without them would refuse what the former one lets pass.
+            look_after(&in_use);
+            let admin = self.admin(&in_use, &staff.opened)?;
             if let Some(predecessor) = staff.predecessor {
-                predecessor.relieve().map_err(InheritError::Handover)?;
+                let relieved = predecessor.relieve(self.keys_are_there());
+                relieved.await.map_err(InheritError::Handover)?;
             }
             self.opener.open();
-            look_after(&in_use);
-            self.serve_admin(&in_use, &staff.opened)?;
+            for (entrance, admin) in admin {
+                tokio::spawn(admin::run(entrance, admin));
+            }
             // The first snapshot is let go at the first reload like any other.
             drop(in_use);
             ready();
@@ -162,9 +175,21 @@ impl Desk {
         }
     }
 
-    fn serve_admin(&self, in_use: &InUse, opened: &[Opened]) -> std::io::Result<()> {
+    /// Resolves once `/readyz` would answer 200.
+    async fn keys_are_there(&self) {
+        let issuers = &self.reloader.survivors.issuers;
+        if !issuers.are_ready() {
+            tracing::info!("waiting for the keys of issuers before taking over");
+        }
+        while !issuers.are_ready() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What is to serve on the admin listener.
+    fn admin(&self, in_use: &InUse, opened: &[Opened]) -> std::io::Result<Vec<Attended>> {
         let Some(opened) = opened.iter().find(|opened| opened.role == Role::Admin) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let rules = &in_use.snapshot.server;
         let admin = Arc::new(Admin {
@@ -172,10 +197,10 @@ impl Desk {
             token: rules.admin.as_ref().and_then(|admin| admin.token.clone()),
             shutdown: self.stopping.clone(),
         });
-        for listener in opened.shares(1)?.into_iter().flatten() {
-            tokio::spawn(admin::run(listener, Arc::clone(&admin)));
-        }
-        Ok(())
+        let listeners = opened.shares(1)?.into_iter().flatten();
+        listeners
+            .map(|listener| Ok((Entrance::new(listener)?, Arc::clone(&admin))))
+            .collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     caps::Caps,
@@ -18,7 +18,7 @@ use super::{
     open_files,
     reload::{Reloader, Source, bring_up},
     shutdown::{self, Opening, Shutdown},
-    worker::{self, Shift},
+    worker::{self, Entrance, Shift},
 };
 use crate::{
     config::{Color, ListenAddr},
@@ -226,20 +226,31 @@ fn start_workers(
     }
     let mut threads = Vec::new();
     for (worker, doors) in crew.iter().zip(doors) {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let shift = Shift {
             worker: Arc::clone(worker),
-            doors,
+            doors: watched(&runtime, doors)?,
             caps: Arc::clone(&caps),
             opening: opening.clone(),
             shutdown: stopping.clone(),
         };
-        let runtime = Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new()
             .name(format!("worker-{}", worker.index))
             .spawn(move || worker::run(&runtime, shift))?;
         threads.push(thread);
     }
     Ok(threads)
+}
+
+fn watched(
+    runtime: &Runtime,
+    doors: Vec<(Door, Listener)>,
+) -> std::io::Result<Vec<(Door, Entrance)>> {
+    let _entered = runtime.enter();
+    let doors = doors.into_iter();
+    doors
+        .map(|(door, listener)| Ok((door, Entrance::new(listener)?)))
+        .collect()
 }
 
 /// The addresses that are open.

@@ -3,10 +3,10 @@
 //!
 //! The old process starts the new one, with the command line of its own start, and gives it one end of a socket pair as
 //! standard input. Over it go the listening sockets (`SCM_RIGHTS`, `unix(7)`), then words: the new process says `ready`
-//! when its file is compiled and its workers stand, the old one answers `go` and accepts no more, and only then the new
-//! one does. Connections that arrive meanwhile wait in the sockets, which both hold. If the new process ends, or is not
-//! ready in time, it is ended and the old one has changed nothing. The words are between two versions of this program:
-//! one that changes them must still understand these.
+//! when its file is compiled, its workers stand and its issuers have keys; the old one answers `go` and stops accepting,
+//! and the new one begins when it hears that. For an instant both may accept from the sockets, which both hold, so there
+//! is none in which nobody does. If the new process ends, or is not ready in time, it is ended and the old one has changed
+//! nothing. The words are between two versions of this program: one that changes them must still understand these.
 //!
 //! What is in memory begins anew: limits, breakers, verified tokens, TLS sessions.
 
@@ -16,6 +16,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    pin::pin,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -311,13 +312,23 @@ pub fn receive() -> io::Result<Option<(Received, Predecessor)>> {
 }
 
 impl Predecessor {
-    /// Says that this process is ready, and waits until it may serve.
+    /// Says that this process is ready once `prepared` is done, and waits until it may serve. How long that may take is
+    /// for the other process to say, which ends this one then.
     ///
     /// # Errors
     /// The other process has gone or has given up waiting.
-    pub fn relieve(self) -> io::Result<()> {
-        send(&self.0, READY, None)?;
-        match hear(&self.0)? {
+    pub async fn relieve(self, prepared: impl Future<Output = ()>) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&self.0, true)?;
+        let channel = UnixStream::from_std(self.0.into())?;
+        let mut word = pin!(channel.async_io(Interest::READABLE, || hear(&channel)));
+        tokio::select! {
+            () = prepared => {}
+            // Nothing is to be heard before this process has spoken, so that is the end of the other one.
+            _ = &mut word => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        let said = channel.async_io(Interest::WRITABLE, || send(&channel, READY, None));
+        said.await?;
+        match word.await? {
             Some((word, _)) if word == GO => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }

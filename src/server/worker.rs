@@ -50,7 +50,7 @@ pub struct Shift {
     /// The worker's own things.
     pub worker: Arc<Worker>,
     /// Its listeners.
-    pub doors: Vec<(Door, Listener)>,
+    pub doors: Vec<(Door, Entrance)>,
     /// Connections of all workers.
     pub caps: Arc<Caps>,
     /// Says when to begin.
@@ -66,14 +66,14 @@ pub fn run(runtime: &Runtime, shift: Shift) {
         let mut shutdown = shift.shutdown.clone();
         let ticker = tokio::spawn(tick(Arc::clone(&worker)));
         let mut accepting = JoinSet::new();
-        for (door, listener) in shift.doors {
+        for (door, entrance) in shift.doors {
             let desk = Desk {
                 worker: Arc::clone(&worker),
                 caps: Arc::clone(&shift.caps),
                 shutdown: shutdown.clone(),
                 door,
             };
-            accepting.spawn(accept(desk, listener, shift.opening.clone()));
+            accepting.spawn(accept(desk, entrance, shift.opening.clone()));
         }
         shutdown.begun().await;
         let mut connections = JoinSet::new();
@@ -153,15 +153,8 @@ fn say_what_is_shed(worker: &Worker, calm: Option<u32>) -> Option<u32> {
 }
 
 /// Accepts once it is let, until stopping begins; gives back the connections that are still open.
-async fn accept(mut desk: Desk, listener: Listener, opening: Opening) -> JoinSet<()> {
+async fn accept(mut desk: Desk, entrance: Entrance, opening: Opening) -> JoinSet<()> {
     let mut connections = JoinSet::new();
-    let entrance = match Entrance::new(listener) {
-        Ok(entrance) => entrance,
-        Err(error) => {
-            tracing::error!(%error, "listener cannot be used");
-            return connections;
-        }
-    };
     let mut stopping = desk.shutdown.clone();
     tokio::select! {
         opened = opening.opened() => if !opened { return connections },
@@ -307,25 +300,41 @@ async fn introduction<S: AsyncRead + Unpin>(
     }
 }
 
-enum Entrance {
+/// A listener that a runtime watches.
+#[derive(Debug)]
+pub enum Entrance {
+    /// TCP.
     Tcp(TcpListener),
+    /// A Unix socket.
     Unix(UnixListener),
 }
 
-enum Stream {
+/// A connection that was accepted.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
     Tcp(TcpStream),
+    /// Over a Unix socket.
     Unix(UnixStream),
 }
 
 impl Entrance {
-    fn new(listener: Listener) -> io::Result<Self> {
+    /// Has the runtime that was entered watch a listener.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub fn new(listener: Listener) -> io::Result<Self> {
         match listener {
             Listener::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
             Listener::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
         }
     }
 
-    async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    /// The next connection, with its peer.
+    ///
+    /// # Errors
+    /// The system gives no descriptor, or the connection has gone already.
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         match self {
             Self::Tcp(listener) => listener
                 .accept()

@@ -21,7 +21,7 @@ use crate::harness::{Client, Gate, Origin, eventually};
 use crate::reload::{open_tunnel, shout, shouting};
 
 /// The processes that the gate has started and that still run.
-fn newcomers(proxy: &Proxy) -> Vec<u32> {
+pub fn newcomers(proxy: &Proxy) -> Vec<u32> {
     let children = format!("/proc/{0}/task/{0}/children", proxy.id());
     let children = std::fs::read_to_string(children).unwrap_or_default();
     let children = children.split_whitespace();
@@ -29,7 +29,7 @@ fn newcomers(proxy: &Proxy) -> Vec<u32> {
 }
 
 /// Ends a process that took over when the test is done with it.
-struct Orphan(u32);
+pub struct Orphan(pub u32);
 
 impl Orphan {
     fn signal(&self, name: &str) {
@@ -38,7 +38,7 @@ impl Orphan {
         assert!(sent.is_ok_and(|status| status.success()), "it runs");
     }
 
-    fn await_end(&self) {
+    pub fn await_end(&self) {
         let stat = format!("/proc/{}/stat", self.0);
         eventually("the process ends", || {
             // It may have been left to somebody who does not look after it: then it stays as a zombie.
@@ -59,7 +59,7 @@ impl Drop for Orphan {
 }
 
 /// Has the place of a gate taken, and gives the new process once it has said that it is ready, as the `time`-th.
-fn hand_over(talk: impl Fn() -> String, signal: impl Fn(&str), time: usize) -> Orphan {
+pub fn hand_over(talk: impl Fn() -> String, signal: impl Fn(&str), time: usize) -> Orphan {
     signal("USR2");
     eventually("the new process is ready", || {
         let talk = talk();
@@ -207,13 +207,13 @@ fn systemd_is_told_which_process_it_is_now() {
 }
 
 /// A gate that was started through a link, behind which another program can be put.
-struct Linked {
-    gate: Gate,
+pub struct Linked {
+    pub gate: Gate,
     program: PathBuf,
 }
 
 impl Linked {
-    fn before(origin: &Origin, lines: &str) -> Self {
+    pub fn before(origin: &Origin, lines: &str) -> Self {
         let gate = Gate::before(origin)
             .server("plaintext = true")
             .server(lines)
@@ -223,7 +223,7 @@ impl Linked {
         Self { gate, program }
     }
 
-    fn start(&self) -> Proxy {
+    pub fn start(&self) -> Proxy {
         let mut command = Command::new(&self.program);
         let trust = self.gate.directory().join("ca.pem");
         command
@@ -236,7 +236,7 @@ impl Linked {
     }
 
     /// Puts a shell script in the program's place.
-    fn replace_by(&self, script: &str) {
+    pub fn replace_by(&self, script: &str) {
         let fresh = self.gate.directory().join("fresh");
         std::fs::write(&fresh, format!("#!/bin/sh\n{script}\n")).expect("a script");
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).expect("a mode");

@@ -45,6 +45,7 @@ mod resilience;
 mod smuggling;
 mod soak;
 mod streams;
+mod successor;
 mod tls;
 mod tunnels;
 mod upstream;
