@@ -130,6 +130,8 @@ impl Desk {
         let mut newcomer: Option<Pending<'_>> = None;
         loop {
             tokio::select! {
+                // The word of an operator comes before that of a new process.
+                biased;
                 _ = signals.terminate.recv() => return End::Stop,
                 _ = signals.interrupt.recv() => return End::Stop,
                 _ = signals.reopen.recv() => self.access.reopen(),

@@ -1,7 +1,13 @@
 //! What a hand-over must not cost: the keys of issuers, the word of an operator, and the end of the old process.
 
-use crate::handover::{Orphan, hand_over, newcomers};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use crate::handover::{Linked, Orphan, hand_over, newcomers};
 use crate::harness::gate::Running;
+use crate::harness::python::venv;
 use crate::harness::{Gate, Issuer, Origin, eventually};
 
 /// Every path for holders of any token of `corp`.
@@ -13,6 +19,21 @@ upstream = "legacy"
 [blueprints.auth]
 require = ["bearer"]
 issuers = ["corp"]
+"#;
+
+/// Says that it is ready once it is let, and never serves.
+const PUPPET: &str = r#"
+import os, socket, sys, time
+folder = sys.argv[1]
+channel = socket.socket(fileno=0)
+while channel.recv(256) != b"end":
+    pass
+open(folder + "/listens", "w").close()
+while not os.path.exists(folder + "/let"):
+    time.sleep(0.01)
+channel.send(b"ready")
+open(folder + "/said", "w").close()
+time.sleep(60)
 "#;
 
 fn status(gate: &Running, token: &str) -> u16 {
@@ -74,4 +95,55 @@ fn a_new_process_that_waits_for_keys_goes_when_the_old_one_has_gone() {
     for id in new {
         Orphan(id).await_end();
     }
+}
+
+#[test]
+fn sigterm_comes_before_a_new_process_that_is_ready_at_the_same_time() {
+    let origin = Origin::echo();
+    let linked = Linked::before(&origin, "");
+    let mut proxy = linked.start();
+    let folder = linked.gate.directory().to_owned();
+    let puppet = folder.join("puppet.py");
+    std::fs::write(&puppet, PUPPET).expect("a program");
+    linked.replace_by(&format!(
+        "exec '{}' '{}' '{}'",
+        venv("python").display(),
+        puppet.display(),
+        folder.display()
+    ));
+    proxy.signal("USR2");
+    let exists = |name: &str| folder.join(name).exists().then_some(());
+    eventually("it has the listeners", || exists("listens"));
+    // A reload that has to wait for its file: meanwhile both come in.
+    let file = folder.join("gate.toml");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    let mut pipe = stalled(&file);
+    std::fs::write(folder.join("let"), "").expect("a file");
+    eventually("it says that it is ready", || exists("said"));
+    proxy.signal("TERM");
+    eventually("the signal has been taken", || {
+        (!has_pending_signals(proxy.id())).then_some(())
+    });
+    // The thread that is to learn of it has turned since.
+    proxy.ask_admin("/livez").expect(200);
+    pipe.write_all(text.as_bytes()).expect("it reads");
+    drop(pipe);
+    assert_eq!(proxy.await_exit().code(), Some(0));
+    assert!(!proxy.talk().contains("handed over"), "{}", proxy.talk());
+}
+
+/// Puts a pipe in the place of the file, and gives its other end once somebody reads.
+fn stalled(file: &Path) -> std::fs::File {
+    let fresh = file.with_extension("pipe");
+    let made = Command::new("mkfifo").arg(&fresh).status();
+    assert!(made.is_ok_and(|status| status.success()), "a pipe");
+    std::fs::rename(&fresh, file).expect("a rename in one directory");
+    OpenOptions::new().write(true).open(file).expect("a reader")
+}
+
+fn has_pending_signals(process: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    text.lines()
+        .filter_map(|line| line.strip_prefix("ShdPnd:"))
+        .any(|pending| !pending.trim().trim_matches('0').is_empty())
 }
