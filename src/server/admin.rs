@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     shutdown::Shutdown,
-    worker::{Entrance, Stream},
+    worker::{ACCEPT_REST, Entrance, Stream},
 };
 use crate::{
     crypto::secret::Secret, observe::metrics::CONTENT_TYPE, snapshot::survivors::Survivors,
@@ -65,7 +65,10 @@ async fn admit(entrance: &Entrance, room: &Arc<tokio::sync::Semaphore>, admin: &
                 drop(permit);
             });
         }
-        Err(error) => tracing::warn!(%error, "accept failed on the admin listener"),
+        Err(error) => {
+            tracing::warn!(%error, "accept failed on the admin listener");
+            tokio::time::sleep(ACCEPT_REST).await;
+        }
     }
 }
 

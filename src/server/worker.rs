@@ -42,7 +42,7 @@ const CALM_TICKS: u32 = 10;
 /// Connections that are still taken from the system's queue when stopping has begun.
 const LATE: usize = 4096;
 /// Rest after an accept that failed for want of descriptors or memory, so that the thread does not spin.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// What a worker thread is given.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use crate::harness::eventually::eventually_pause;
 use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::origin::answer;
@@ -231,4 +233,30 @@ fn cpu_ms(id: u32) -> u64 {
         .sum();
     // A tick is 10 ms on every Linux.
     ticks * 10
+}
+
+#[test]
+fn the_admin_listener_rests_when_there_are_no_descriptors_left() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).open();
+    gate.proxy.ask_admin("/livez").expect(200);
+    let id = i32::try_from(gate.proxy.id()).ok().and_then(Pid::from_raw);
+    let none = Rlimit {
+        current: Some(3),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    let before = prlimit(id, Resource::Nofile, none).expect("our own child");
+    let mut client = Client::plain(gate.proxy.admin());
+    client.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let said = || {
+        let talk = gate.proxy.talk();
+        talk.matches("accept failed on the admin listener").count()
+    };
+    eventually("it has tried", || (said() > 0).then_some(()));
+    eventually_pause(Duration::from_secs(1));
+    let tries = said();
+    prlimit(id, Resource::Nofile, before).expect("our own child");
+    client.response().expect(200);
+    // Twenty a second, and some for a machine that is busy with others.
+    assert!(tries < 100, "{tries} tries");
 }
