@@ -95,7 +95,14 @@ impl Desk {
             drop(staff.opened);
             // The admin listener answers probes until the last request has ended.
             let threads = staff.threads;
-            let _ = tokio::task::spawn_blocking(move || join(threads)).await;
+            let mut ended = tokio::task::spawn_blocking(move || join(threads));
+            // Draining may outlast the day on which logs are rotated.
+            while tokio::select! {
+                _ = &mut ended => false,
+                _ = signals.reopen.recv() => true,
+            } {
+                self.access.reopen();
+            }
             Ok(())
         })
     }

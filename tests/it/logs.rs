@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::harness::eventually::eventually_pause;
 use crate::harness::gate::request;
+use crate::harness::origin::answer;
 use crate::harness::{Client, Gate, Origin, eventually};
 
 #[test]
@@ -189,6 +190,36 @@ fn a_log_file_is_written_and_reopened() {
     for line in lines_of(&file).lines() {
         let _: Value = serde_json::from_str(line).expect("one object a line");
     }
+}
+
+#[test]
+fn a_process_that_drains_opens_its_log_again_when_asked() {
+    let origin = Origin::script(|conn| {
+        while let Some(received) = conn.request()? {
+            eventually_pause(Duration::from_millis(500));
+            conn.note(received);
+            conn.send(answer(200, &[], "late"))?;
+        }
+        Ok(())
+    });
+    let gate = Gate::before(&origin).server("plaintext = true");
+    let file = gate.directory().join("access.log");
+    let mut gate = gate
+        .log(&format!("access = \"file:{}\"", file.display()))
+        .open();
+    let mut client = gate.http();
+    client.send(request("GET", "/late", &[]));
+    gate.proxy
+        .await_metric("portcullis_requests_in_flight", &[], 1.0);
+    gate.proxy.signal("TERM");
+    gate.proxy.await_talk("draining");
+    std::fs::rename(&file, file.with_extension("1")).expect("a rename in one directory");
+    gate.proxy.signal("USR1");
+    gate.proxy.await_talk("access log reopened");
+    client.response().expect(200);
+    assert_eq!(gate.proxy.await_exit().code(), Some(0));
+    let text = std::fs::read_to_string(&file).expect("the new file");
+    assert!(text.contains("/late"), "{text}");
 }
 
 #[test]
