@@ -1,7 +1,7 @@
 //! Carries access lines from the workers to a file or to stdout, and never makes a request wait.
 //!
 //! Each worker owns an [`AccessSink`], a buffer that only it writes. Full buffers go through a bounded
-//! [`super::handover`] to one writer thread, and come back when they are written. A target that is full, closed or
+//! [`super::relay`] to one writer thread, and come back when they are written. A target that is full, closed or
 //! blocked costs lines, not requests: what cannot be handed over or written is counted, and said in the program's log
 //! at most once in ten seconds.
 //!
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::access::{AccessRecord, write_line};
-use super::handover::{Giver, Reader, Room, Task, handover};
+use super::relay::{Giver, Reader, Room, Task, relay};
 
 /// A worker hands its buffer over when this much stands in it: with the line that filled it, it still fits a pipe.
 const FLUSH_BYTES: usize = 60 * 1024;
@@ -80,7 +80,7 @@ impl AccessLog {
     }
 
     fn start(output: impl Write + Send + 'static, path: Option<PathBuf>) -> io::Result<Self> {
-        let (giver, reader) = handover(Room {
+        let (giver, reader) = relay(Room {
             buffers: QUEUE,
             capacity: BUFFER_BYTES,
         });
@@ -448,7 +448,7 @@ mod tests {
     #[test]
     fn a_torn_line_does_not_spoil_the_next() {
         let (sender, receiver) = sync_channel(2 * QUEUE);
-        let (giver, reader) = handover(Room {
+        let (giver, reader) = relay(Room {
             buffers: QUEUE,
             capacity: BUFFER_BYTES,
         });

@@ -3,10 +3,10 @@
 pub mod access;
 pub mod access_log;
 pub mod cells;
-mod handover;
 mod json;
 mod labels;
 pub mod log;
 pub mod metrics;
+mod relay;
 mod scrape;
 mod upstreams;

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What one handover has room for.
+/// What one relay has room for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     /// Buffers that may wait for the reader.
@@ -31,14 +31,14 @@ pub(super) enum Task {
 
 /// One giving end; the reader ends when the last of them is gone.
 #[derive(Debug)]
-pub(super) struct Giver(Arc<Handover>);
+pub(super) struct Giver(Arc<Relay>);
 
 /// The end of the one reader; when it is gone, nothing is taken any more.
 #[derive(Debug)]
-pub(super) struct Reader(Arc<Handover>);
+pub(super) struct Reader(Arc<Relay>);
 
 #[derive(Debug)]
-struct Handover {
+struct Relay {
     room: Room,
     state: Mutex<State>,
     news: Condvar,
@@ -66,12 +66,12 @@ enum Reading {
 }
 
 /// Makes both ends.
-pub(super) fn handover(room: Room) -> (Giver, Reader) {
+pub(super) fn relay(room: Room) -> (Giver, Reader) {
     let state = State {
         givers: 1,
         ..State::default()
     };
-    let both = Arc::new(Handover {
+    let both = Arc::new(Relay {
         room,
         state: Mutex::new(state),
         news: Condvar::new(),
@@ -80,7 +80,7 @@ pub(super) fn handover(room: Room) -> (Giver, Reader) {
     (Giver(Arc::clone(&both)), Reader(both))
 }
 
-impl Handover {
+impl Relay {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_comes_back() {
-        let (giver, reader) = handover(ROOM);
+        let (giver, reader) = relay(ROOM);
         assert!(giver.give(b"a".to_vec()).is_ok());
         assert!(giver.give(b"b".to_vec()).is_ok());
         assert_eq!(giver.give(b"c".to_vec()), Err(b"c".to_vec()));
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_used_buffer_comes_back_empty_and_only_if_of_use() {
-        let (giver, reader) = handover(ROOM);
+        let (giver, reader) = relay(ROOM);
         let hand = |bytes: Vec<u8>| giver.give(bytes).unwrap().capacity();
         for (capacity, comes_back) in [(63, false), (64, true), (127, true), (128, false)] {
             let mut lines = Vec::with_capacity(capacity);
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn no_more_than_one_buffer_a_giver_is_kept() {
-        let (giver, reader) = handover(ROOM);
+        let (giver, reader) = relay(ROOM);
         giver.reopen();
         assert_eq!(
             reader.next(Some(Vec::with_capacity(64))),
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_reader_ends_after_what_waits() {
-        let (giver, reader) = handover(ROOM);
+        let (giver, reader) = relay(ROOM);
         let other = giver.clone();
         assert!(giver.give(b"a".to_vec()).is_ok());
         drop(giver);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_sleeping_reader_is_woken_for_all_there_is() {
-        let (giver, reader) = handover(ROOM);
+        let (giver, reader) = relay(ROOM);
         let patience = Duration::from_secs(10);
         std::thread::scope(|scope| {
             let tasks = scope.spawn(move || {
