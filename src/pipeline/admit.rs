@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, StatusCode, header, header::HeaderValue};
 
-use super::record::Recording;
+use super::{record::Recording, worker::Worker};
 use crate::{
     exchange::{Exchange, Scheme},
     policy::{self, cors},
@@ -34,23 +34,45 @@ impl<'a> Admitted<'a> {
 pub async fn admit<'a>(
     snapshot: &'a Snapshot,
     recording: &mut Recording,
-    pressure: Pressure,
+    room: Room,
 ) -> Result<Admitted<'a>, Halt> {
     let record = &mut **recording;
-    if pressure == Pressure::All {
-        return Err(overloaded());
+    match room {
+        Room::Client => return Err(overloaded("requests-of-client")),
+        Room::Under(Pressure::All) => return Err(overloaded("requests")),
+        Room::Under(_) => {}
     }
     let admitted = judge(snapshot, &mut record.exchange, &mut record.met).await?;
     // Only now is it known who asks, and nothing dear was done for those who are nobody.
-    if pressure == Pressure::Anonymous && record.exchange.principal.is_none() {
-        return Err(overloaded());
+    if room == Room::Under(Pressure::Anonymous) && record.exchange.principal.is_none() {
+        return Err(overloaded("requests"));
     }
     Ok(admitted)
 }
 
+/// What room there is for a further request, looked at before it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Its client has as many under way as one may have.
+    Client,
+    /// Whatever this leaves.
+    Under(Pressure),
+}
+
+impl Room {
+    /// For a request of the client with this key.
+    pub fn for_one_of(client: u64, worker: &Worker, snapshot: &Snapshot) -> Self {
+        if worker.is_full_of(client, snapshot) {
+            return Self::Client;
+        }
+        Self::Under(worker.pressure(snapshot))
+    }
+}
+
 /// A request that the gate has no room for.
-fn overloaded() -> Halt {
+fn overloaded(detail: &'static str) -> Halt {
     Refusal::new(Stage::Forward, Reason::Overloaded)
+        .detail(detail)
         .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
         .into()
 }

@@ -43,10 +43,11 @@ pub async fn serve(
     let mut arrival = normalise::Arrival::new(head, body);
     let (exchange, normal) =
         normalise::normalise(&mut arrival, connection, &snapshot.server, worker);
-    let pressure = worker.pressure(&snapshot);
-    let mut recording = Recording::new(exchange, worker, Arc::clone(&snapshot));
+    let client = worker.key_of(exchange.client);
+    let room = admit::Room::for_one_of(client, worker, &snapshot);
+    let mut recording = Recording::new(exchange, worker, Arc::clone(&snapshot), client);
     let verdict = match normal {
-        Ok(()) => admit::admit(&snapshot, &mut recording, pressure).await,
+        Ok(()) => admit::admit(&snapshot, &mut recording, room).await,
         Err(refusal) => Err(refusal.into()),
     };
     match verdict {

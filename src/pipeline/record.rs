@@ -70,6 +70,8 @@ pub struct Record {
     /// The request body, when there was one.
     pub progress: Option<Arc<BodyProgress>>,
     worker: Arc<Worker>,
+    /// What stands for the client in the load.
+    client: u64,
     /// Until a tunnel is granted, which may outlive many of them.
     snapshot: Option<Arc<Held>>,
     status: Option<StatusCode>,
@@ -104,9 +106,14 @@ pub struct Cause {
 }
 
 impl Recording {
-    /// Begins the record of a request.
-    pub fn new(exchange: Box<Exchange>, worker: &Arc<Worker>, snapshot: Arc<Held>) -> Self {
-        worker.load.begin();
+    /// Begins the record of a request; `client` is what stands for its client in the load.
+    pub fn new(
+        exchange: Box<Exchange>,
+        worker: &Arc<Worker>,
+        snapshot: Arc<Held>,
+        client: u64,
+    ) -> Self {
+        worker.load.begin(client);
         Self(Box::new(Record {
             exchange,
             snapshot: Some(snapshot),
@@ -115,6 +122,7 @@ impl Recording {
             upstream_duration: Duration::ZERO,
             progress: None,
             worker: Arc::clone(worker),
+            client,
             status: None,
             decision: Decision::Aborted,
             cause: None,
@@ -204,7 +212,7 @@ impl Record {
             server: self.endpoint().map(|endpoint| (*endpoint.name).into()),
         }));
         self.snapshot = None;
-        self.worker.load.end();
+        self.worker.load.end(self.client);
     }
 
     /// The names of the route, and its counters.
@@ -357,7 +365,7 @@ fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 impl Drop for Recording {
     fn drop(&mut self) {
         if self.granted.is_none() {
-            self.worker.load.end();
+            self.worker.load.end(self.client);
         }
         self.write();
     }

@@ -2,7 +2,10 @@
 //!
 //! The locks here are taken by one thread only, so they are never contended.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 
@@ -67,9 +70,24 @@ impl Worker {
 
     /// What is to be shed now, by this worker's equal share of the requests that may be under way in all.
     pub fn pressure(&self, snapshot: &Snapshot) -> Pressure {
+        self.load.pressure(self.share(snapshot))
+    }
+
+    /// What stands for a client in the load.
+    pub fn key_of(&self, client: IpAddr) -> u64 {
+        self.survivors.hasher.client(client)
+    }
+
+    /// Whether this client has as many requests under way here as one may: never more than half of the worker's share.
+    pub fn is_full_of(&self, client: u64, snapshot: &Snapshot) -> bool {
+        let limits = &snapshot.server.limits;
+        let half = self.share(snapshot).div_ceil(2);
+        self.load.of_client(client) >= limits.requests_per_client.min(half)
+    }
+
+    fn share(&self, snapshot: &Snapshot) -> usize {
         let workers = self.survivors.workers.max(1);
-        self.load
-            .pressure(snapshot.server.limits.requests.div_ceil(workers))
+        snapshot.server.limits.requests.div_ceil(workers)
     }
 
     /// Puts another snapshot in place for requests to come. Whoever drops the one that is returned last frees all of

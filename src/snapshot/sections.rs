@@ -164,6 +164,15 @@ static LIMITS: Section = Section {
             "most requests under way at once; new connections and anonymous requests are shed before that",
             "20000",
         ),
+        Key::new(
+            "requests_per_client",
+            Kind::Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            "most requests of one client under way in each worker, and never more than half of its share of `requests`",
+            "512",
+        ),
     ],
 };
 

@@ -113,6 +113,8 @@ pub struct Limits {
     pub h2_streams: u32,
     /// Most requests under way in all.
     pub requests: usize,
+    /// Most requests of one client under way in each worker.
+    pub requests_per_client: usize,
 }
 
 /// `[admin]`
@@ -236,6 +238,7 @@ fn limits(reader: &Reader<'_>) -> Limits {
         connections_per_client: reader.get("connections_per_client").unwrap_or(512),
         h2_streams: reader.get("h2_streams").unwrap_or(100),
         requests: reader.get("requests").unwrap_or(20_000),
+        requests_per_client: reader.get("requests_per_client").unwrap_or(512),
     }
 }
 

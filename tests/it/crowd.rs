@@ -100,7 +100,7 @@ fn a_crowd_under_load_delays_nobody_and_leaves_in_its_time() {
     let gate = Gate::before(&origin)
         .server("plaintext = true")
         .log("access = \"off\"")
-        .with("[server.limits]\nconnections_per_client = 20000\nkeep_alive = \"30s\"\n")
+        .with("[server.limits]\nconnections_per_client = 20000\nrequests_per_client = 20000\nkeep_alive = \"30s\"\n")
         .open();
     let address = gate.proxy.http();
     let mut good = gate.https();

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use crate::harness::eventually::eventually_pause;
 use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::origin::answer;
-use crate::harness::proxy::portcullis;
+use crate::harness::proxy::{Proxy, portcullis};
 use crate::harness::{Client, Conn, Gate, Issuer, Origin, Response, eventually};
 
 /// Keeps requests for `/held…` until it is opened.
@@ -68,6 +68,7 @@ impl Scene {
         let sluice = Sluice::default();
         let (origin, issuer) = (sluice.origin(), Issuer::http());
         let gate = Gate::before(&origin)
+            .server("trusted_proxies = [\"127.0.0.0/8\"]")
             .with("[server.limits]\nrequests = 10\n")
             .with(&issuer.section())
             .with(TENANTS)
@@ -89,23 +90,32 @@ impl Scene {
         scene
     }
 
+    /// The head of a request from an address of this client's own, as a trusted proxy says.
+    fn head(&self, client: usize, path: &str, token: bool) -> String {
+        let address = format!("192.0.2.{client}");
+        let fields = [
+            ("X-Forwarded-For", address.as_str()),
+            ("Authorization", &self.token),
+        ];
+        request("GET", path, &fields[..=usize::from(token)])
+    }
+
     fn anonymous(&mut self, client: usize, path: &str) -> Response {
-        self.clients[client]
-            .send(request("GET", path, &[]))
-            .response()
+        let head = self.head(client, path, false);
+        self.clients[client].send(head).response()
     }
 
     fn known(&mut self, client: usize, path: &str) -> Response {
-        let head = request("GET", path, &[("Authorization", &self.token)]);
+        let head = self.head(client, path, true);
         self.clients[client].send(head).response()
     }
 
     /// Requests of these clients that the backend keeps.
     fn hold(&mut self, clients: std::ops::Range<usize>, path: &str) {
-        let head = request("GET", path, &[("Authorization", &self.token)]);
         let count = clients.end;
-        for client in &mut self.clients[clients] {
-            client.send(&head);
+        for client in clients {
+            let head = self.head(client, path, true);
+            self.clients[client].send(head);
         }
         self.await_under_way(count);
     }
@@ -153,6 +163,34 @@ fn strangers_are_shed_before_guests_and_guests_before_the_known() {
 }
 
 #[test]
+fn one_client_holds_no_more_than_its_part() {
+    let mut scene = Scene::new();
+    let mine = |scene: &Scene| scene.head(1, "/known/held", true);
+    for connection in 0..5 {
+        let head = mine(&scene);
+        scene.clients[connection].send(head);
+    }
+    scene.await_under_way(5);
+    let head = mine(&scene);
+    expect_shed(&scene.clients[5].send(head).response());
+    let line = scene
+        .gate
+        .proxy
+        .await_access("the sixth", |line| line["reason"] == "overloaded");
+    assert_eq!(line["detail"], "requests-of-client", "{line}");
+    // Nobody else notices.
+    scene.anonymous(6, "/hello").expect(200);
+    scene.gate.get("/hello").expect(200);
+    scene.sluice.open();
+    for client in &mut scene.clients[..5] {
+        client.response().expect(200);
+    }
+    scene.await_under_way(0);
+    let head = mine(&scene);
+    scene.clients[0].send(head).response().expect(200);
+}
+
+#[test]
 fn overload_is_said_in_the_line_the_metric_and_the_log() {
     let mut scene = Scene::new();
     scene.hold(0..9, "/held");
@@ -176,20 +214,42 @@ fn overload_is_said_in_the_line_the_metric_and_the_log() {
     proxy.await_talk("no longer overloaded");
 }
 
+/// The gate, started where only so many files may be open.
+fn within(open_files: usize, gate: Gate) -> Started {
+    let mut command = std::process::Command::new("sh");
+    let script = format!("ulimit -n {open_files} && exec \"$0\" run -c \"$1\"");
+    command
+        .args(["-c", &script])
+        .arg(portcullis().get_program())
+        .arg(gate.write())
+        .env("NO_COLOR", "1");
+    Started {
+        proxy: Proxy::spawn(&mut command),
+        _files: gate,
+    }
+}
+
+/// A proxy beside the files that it was started on.
+struct Started {
+    proxy: Proxy,
+    _files: Gate,
+}
+
+impl std::ops::Deref for Started {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.proxy
+    }
+}
+
 #[test]
 fn a_limit_of_open_files_sheds_connections_and_serves_those_that_are_in() {
     let origin = Origin::echo();
     let gate = Gate::before(&origin)
         .server("plaintext = true")
         .with(PUBLIC);
-    let file = gate.write();
-    let mut command = std::process::Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 160 && exec \"$0\" run -c \"$1\""])
-        .arg(portcullis().get_program())
-        .arg(file)
-        .env("NO_COLOR", "1");
-    let proxy = crate::harness::proxy::Proxy::spawn(&mut command);
+    let proxy = within(160, gate);
     proxy.await_talk("fewer connections than `server.limits.connections` fit");
     let mut first = Client::plain(proxy.http());
     first.send(request("GET", "/", &[])).response().expect(200);
@@ -215,6 +275,43 @@ fn a_limit_of_open_files_sheds_connections_and_serves_those_that_are_in() {
         let open = proxy.metric("portcullis_connections", &["state=\"open\""]);
         (open <= 2.0).then_some(())
     });
+    Client::plain(proxy.http())
+        .send(request("GET", "/", &[]))
+        .response()
+        .expect(200);
+}
+
+#[test]
+fn a_backend_is_not_blamed_for_want_of_descriptors() {
+    const CLIENTS: usize = 70;
+    let sluice = Sluice::default();
+    let origin = sluice.origin();
+    let gate = Gate::before(&origin)
+        .server("plaintext = true")
+        .with(PUBLIC);
+    // Three quarters are for clients: those find room, and not all of them a second one for the backend.
+    let proxy = within(100, gate);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| Client::plain(proxy.http())).collect();
+    for client in &mut clients {
+        client.send(request("GET", "/held", &[]));
+    }
+    let refused = || {
+        let lines = proxy.access_lines();
+        let without = |line: &&serde_json::Value| line["detail"] == "open-files";
+        lines.iter().filter(without).count()
+    };
+    eventually("more than open a breaker are refused", || {
+        (refused() > 10).then_some(())
+    });
+    sluice.open();
+    let answers: Vec<_> = clients.iter_mut().map(Client::response).collect();
+    for answer in &answers {
+        if answer.status != 200 {
+            expect_shed(answer);
+        }
+    }
+    assert!(answers.iter().any(|answer| answer.status == 200));
+    drop(clients);
     Client::plain(proxy.http())
         .send(request("GET", "/", &[]))
         .response()
