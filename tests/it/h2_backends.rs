@@ -326,6 +326,26 @@ fn a_body_that_goes_on_after_its_answer_takes_no_room_from_others() {
 }
 
 #[test]
+fn no_room_within_the_time_for_a_request_is_no_fault_of_the_server() {
+    let origin = H2Origin::with(&["--streams=1"]);
+    let keys = "h2_connections = 1\nrequest_timeout = \"400ms\"\nbreaker = { failures = 1 }";
+    let gate = open(&origin, keys);
+    // An answer that has begun is bound by no such time, and keeps its stream.
+    let mut holding = gate.https();
+    holding.send(request("GET", "/events", &[]));
+    assert!(holding.response_head().line.contains(" 200 "));
+    let mut client = gate.https();
+    for number in 0..2 {
+        let path = format!("/no-room-{number}");
+        let answer = client.send(request("GET", &path, &[])).response();
+        expect_problem(&answer, 503, "overloaded");
+        let line = gate.proxy.await_access_of(&path);
+        assert_eq!(line["detail"], "no-stream", "{line}");
+    }
+    drop(holding);
+}
+
+#[test]
 fn a_body_that_is_cut_never_ends_well_at_the_backend() {
     let origin = H2Origin::clear();
     let gate = Gate::before_url(&origin.url())

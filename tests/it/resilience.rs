@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::harness::eventually::{eventually_pause, eventually_within};
 use crate::harness::gate::{PUBLIC, Running};
 use crate::harness::origin::answer;
+use crate::harness::proxy::portcullis_verb;
 use crate::harness::python::{app, run};
 use crate::harness::{Conn, Gate, Origin, eventually};
 
@@ -331,6 +332,70 @@ fn all_tries_together_end_within_the_deadline() {
         took >= Duration::from_millis(300) && took < Duration::from_secs(15),
         "{took:?}"
     );
+}
+
+/// A listener whose queue is full, so that a connection to it neither comes about nor fails; with what fills it.
+fn deaf() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let address = listener.local_addr().expect("a bound listener");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10_000, "the queue has an end");
+    }
+    (listener, waiting)
+}
+
+#[test]
+fn a_server_is_not_blamed_for_the_time_that_another_took() {
+    let silent = [deaf(), deaf()];
+    let servers: Vec<_> = silent
+        .iter()
+        .map(|(listener, _)| format!("http://{}", listener.local_addr().expect("bound")))
+        .collect();
+    let gate = before_all(
+        &servers,
+        "connect_timeout = \"400ms\"\nrequest_timeout = \"500ms\"\nbreaker = { failures = 1 }\n\
+         retries = { attempts = 1, budget = 1.0 }\nbalance = \"round_robin\"",
+    );
+    assert_eq!(ask(&gate, 1, "/late").0, 504);
+    let line = gate.proxy.await_access_of("/late");
+    assert_eq!(line["detail"], "request-timeout", "{line}");
+    assert_eq!(line["upstream.attempts"], 2, "{line}");
+    let resting = |state: &str| {
+        gate.proxy.metric(
+            "portcullis_upstream_servers",
+            &["upstream=\"several\"", state],
+        )
+    };
+    let states = ["state=\"resting\"", "state=\"ejected\"", "state=\"ready\""];
+    let counts = states.map(|state| resting(state).to_string());
+    assert_eq!(
+        counts.last().map(String::as_str),
+        Some("1"),
+        "one is ready: {counts:?}"
+    );
+}
+
+#[test]
+fn a_time_of_nothing_is_an_error_of_the_file() {
+    let keys = [
+        "connect_timeout",
+        "response_timeout",
+        "request_timeout",
+        "answer_idle",
+    ];
+    for key in keys {
+        let gate = Gate::before_url("http://127.0.0.1:1")
+            .upstream(&format!("{key} = \"0s\""))
+            .with(PUBLIC);
+        let file = gate.write().display().to_string();
+        let checked = portcullis_verb(&["check", "-c", &file]);
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned()
+            + &String::from_utf8_lossy(&checked.stdout);
+        assert_eq!(checked.status.code(), Some(2), "{key}: {said}");
+        assert!(said.contains("a limit of no time"), "{key}: {said}");
+    }
 }
 
 #[test]
