@@ -56,19 +56,12 @@ impl LastToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{crypto::digest::sha256, exchange::principal::IdentityHeaders};
+    use crate::crypto::digest::sha256;
 
     fn proof(subject: &str) -> Proof {
         let principal = Principal {
-            subject: subject.into(),
-            issuer: "i".into(),
-            roles: Vec::new(),
-            scopes: Vec::new(),
             expires: 1000,
-            acr: None,
-            auth_time: None,
-            amr: Vec::new(),
-            headers: IdentityHeaders::default(),
+            ..Principal::named(subject, "i".into())
         };
         Proof {
             issuer: 1,

@@ -37,6 +37,23 @@ pub struct Principal {
     pub headers: IdentityHeaders,
 }
 
+impl Principal {
+    /// A caller of whom nothing is known but the name, for as long as the process runs: what a means adds is set on it.
+    pub fn named(subject: &str, issuer: Arc<str>) -> Self {
+        Self {
+            subject: subject.into(),
+            issuer,
+            roles: Vec::new(),
+            scopes: Vec::new(),
+            expires: u64::MAX,
+            acr: None,
+            auth_time: None,
+            amr: Vec::new(),
+            headers: IdentityHeaders::default(),
+        }
+    }
+}
+
 /// The identity headers for the backend; `None` where there is nothing to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {

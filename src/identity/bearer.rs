@@ -282,7 +282,7 @@ fn check_type(header: &Header, wanted: TokenType) -> Result<(), TokenError> {
 fn judge(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<Principal, TokenError> {
     let expires = check_times(rules, claims, now)?;
     check_audience(rules, claims)?;
-    let subject: Box<str> = claims::string(claims, "sub")?.unwrap_or_default().into();
+    let subject = claims::string(claims, "sub")?.unwrap_or_default();
     let mut granted: Vec<Box<str>> = Vec::new();
     for path in &rules.roles {
         for role in claims::words(path.find(claims), "roles")? {
@@ -296,15 +296,14 @@ fn judge(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<Principal, To
         None => claims::words(claims.get("scp"), "scp")?,
     };
     Ok(Principal {
-        headers: IdentityHeaders::new(&subject, &granted, &scopes),
-        subject,
-        issuer: Arc::clone(&rules.name),
+        headers: IdentityHeaders::new(subject, &granted, &scopes),
         roles: granted,
         scopes,
         expires,
         acr: claims::string(claims, "acr")?.map(Box::from),
         auth_time: claims::seconds(claims, "auth_time")?,
         amr: claims::words(claims.get("amr"), "amr")?,
+        ..Principal::named(subject, Arc::clone(&rules.name))
     })
 }
 

@@ -153,9 +153,7 @@ pub fn outgoing<B>(route: &Route, exchange: &mut Exchange, body: B) -> Request<B
 
 /// Sets the headers that only the gate may set. They come last, so that nothing of the client's can stand in for them.
 fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
-    if !route.policies.authn.forwards_authorization() {
-        headers.remove(header::AUTHORIZATION);
-    }
+    route.policies.authn.conceal(headers);
     // Room for what follows, so that the map grows once.
     headers.reserve(12);
     headers.remove(header::EXPECT);

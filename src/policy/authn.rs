@@ -1,21 +1,21 @@
-//! Who is asking: `auth = "public"`, or `[….auth] require = ["bearer"]` with the issuers that count.
+//! Who is asking: `auth = "public"`, or `[….auth] require = [ … ]` with the means that identify a caller, any of which is enough.
 //!
-//! Challenges follow RFC 6750 §3: no `error` when no credential came, and the same `invalid_token` whatever check
-//! failed; the access line has the finer code. A token is never passed on unless `forward_token` says so.
+//! Each means has a file below. Their order is that of [`Means`]: what a request brings itself is looked at before what
+//! its connection has, and a request that brings two of them is refused, since either could be meant. Credentials are
+//! never passed on unless `forward_token` says so.
+
+mod bearer;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::header;
+use http::{HeaderMap, HeaderName, header};
 
+use self::bearer::Bearer;
 use super::{challenge::challenge, mode::Mode, rbac};
 use crate::{
-    config::{Key, Kind, OneOrMany, Reader, Section},
-    exchange::Exchange,
-    identity::{
-        bearer::{self, CredentialError, TokenError},
-        issuer::Issuer,
-    },
-    state::clock,
+    config::{Key, Kind, Reader, Section},
+    exchange::{Exchange, principal::Principal},
+    identity::issuer::Issuer,
     wire::halt::{Halt, Reason, Refusal, Stage},
 };
 
@@ -69,38 +69,60 @@ pub const KIND: Kind = Kind::Either(&[Kind::Choice(&["public"]), Kind::Table(&SE
 /// The issuers of the file; `None` marks one whose own section has errors.
 pub type IssuerBook = BTreeMap<String, Option<Arc<Issuer>>>;
 
+/// Everything that the file names outside of routes and that tells who asks.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// `[issuers.NAME]`
+    pub issuers: IssuerBook,
+}
+
 /// The compiled policy.
 #[derive(Debug)]
 pub enum Authn {
     /// Anybody; with the place that says so, for `explain`.
     Public(Box<str>),
-    /// Callers with a bearer token.
-    Bearer(Bearer),
+    /// Callers who identify themselves.
+    Required(Required),
 }
 
-/// Bearer tokens (RFC 6750).
+/// The means of which a caller needs one.
 #[derive(Debug)]
-pub struct Bearer {
-    issuers: Vec<Arc<Issuer>>,
-    /// Pass `Authorization` on.
-    pub forward_token: bool,
+pub struct Required {
+    /// Empty when nobody is asked.
+    means: Box<[Means]>,
+    /// Fields that carry credentials, which the backend does not see.
+    concealed: Vec<HeaderName>,
     mode: Mode,
     /// Where the section stands, for `explain`.
     place: Box<str>,
 }
+
+/// A means of identification.
+#[derive(Debug)]
+pub enum Means {
+    /// A token in `Authorization`.
+    Bearer(Bearer),
+}
+
+/// Who asks; `None` where the request brings nothing of that kind.
+type Identified = Result<Option<Arc<Principal>>, Halt>;
 
 impl Authn {
     /// Who may ask, for `check -v`.
     pub fn describe(&self) -> Vec<(String, String)> {
         let who = match self {
             Self::Public(place) => format!("public ({place})"),
-            Self::Bearer(bearer) => {
-                let forwarded = if bearer.forward_token {
+            Self::Required(required) => {
+                let forwarded = if self.forwards_authorization() {
                     ", the token is passed on"
                 } else {
                     ""
                 };
-                format!("{} ({}){forwarded}", bearer.explain(), bearer.mode.as_str())
+                format!(
+                    "{} ({}){forwarded}",
+                    required.explain(),
+                    required.mode.as_str()
+                )
             }
         };
         vec![("require".to_owned(), who)]
@@ -108,23 +130,39 @@ impl Authn {
 
     /// The issuers whose tokens count here.
     pub fn issuers(&self) -> &[Arc<Issuer>] {
-        match self {
-            Self::Public(_) => &[],
-            Self::Bearer(bearer) => &bearer.issuers,
-        }
+        let Self::Required(required) = self else {
+            return &[];
+        };
+        required
+            .means
+            .iter()
+            .map(|means| match means {
+                Means::Bearer(bearer) => bearer.issuers.as_slice(),
+            })
+            .next()
+            .unwrap_or_default()
     }
 
     /// Whether the backend may see the client's `Authorization`.
-    pub fn forwards_authorization(&self) -> bool {
+    fn forwards_authorization(&self) -> bool {
         match self {
             Self::Public(_) => true,
-            Self::Bearer(bearer) => bearer.forward_token,
+            Self::Required(required) => !required.concealed.contains(&header::AUTHORIZATION),
+        }
+    }
+
+    /// Takes out what the backend is not to see.
+    pub fn conceal(&self, headers: &mut HeaderMap) {
+        if let Self::Required(required) = self {
+            for name in &required.concealed {
+                headers.remove(name);
+            }
         }
     }
 }
 
 /// Compiles `auth`. `levels` are the tables in which the section may stand.
-pub fn compile(levels: &Reader<'_>, issuers: &IssuerBook) -> Authn {
+pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
     if !levels.has("auth") {
         levels.error(
             "auth",
@@ -152,122 +190,60 @@ pub fn compile(levels: &Reader<'_>, issuers: &IssuerBook) -> Authn {
             Some("add `require = [\"bearer\"]`".into()),
         );
     }
-    let forward_token = reader.get("forward_token").unwrap_or(false);
-    if forward_token {
+    let place = match mode {
+        Mode::Off => reader.whence("mode"),
+        Mode::Enforce | Mode::Monitor => reader.stated_at(),
+    };
+    Authn::Required(Required {
+        concealed: concealed(&reader),
+        means: match mode {
+            // Nobody is asked, and the credentials of whoever brings some are still not the backend's to see.
+            Mode::Off => Box::default(),
+            Mode::Enforce | Mode::Monitor => means(&require, &reader, books),
+        },
+        mode,
+        place,
+    })
+}
+
+fn concealed(reader: &Reader<'_>) -> Vec<HeaderName> {
+    if reader.get("forward_token").unwrap_or(false) {
         reader.relax(
             "forward_token",
             "this weakens the gate: the backend sees the caller's token",
         );
+        return Vec::new();
     }
-    if mode == Mode::Off {
-        // Nobody is asked, and the token of whoever brings one is still not the backend's to see.
-        return Authn::Bearer(Bearer {
-            issuers: Vec::new(),
-            forward_token,
-            mode,
-            place: reader.whence("mode"),
-        });
-    }
-    Authn::Bearer(Bearer {
-        issuers: named_issuers(&reader, issuers),
-        forward_token,
-        mode,
-        place: reader.stated_at(),
-    })
+    vec![header::AUTHORIZATION]
 }
 
-fn named_issuers(reader: &Reader<'_>, issuers: &IssuerBook) -> Vec<Arc<Issuer>> {
-    let names = reader
-        .get::<OneOrMany<String>>("issuers")
-        .map(|names| names.0)
-        .unwrap_or_default();
-    if names.is_empty() {
-        reader.error(
-            "issuers",
-            "no issuer is named, so no token could pass",
-            Some("add `issuers = [\"NAME\"]`".into()),
-        );
+/// What `require` names, in the order in which it is looked for.
+fn means(require: &[String], reader: &Reader<'_>, books: &Books) -> Box<[Means]> {
+    let named = |word: &str| require.iter().any(|named| named == word);
+    let mut means = Vec::new();
+    if named("bearer") {
+        means.push(Means::Bearer(bearer::compile(reader, books)));
     }
-    let mut found = Vec::new();
-    for name in &names {
-        match issuers.get(name) {
-            Some(issuer) => found.extend(issuer.clone()),
-            None => reader.error(
-                "issuers",
-                format!("there is no issuer `{name}`"),
-                Some(known(issuers)),
-            ),
-        }
-    }
-    found
-}
-
-fn known(issuers: &IssuerBook) -> String {
-    let names: Vec<String> = issuers.keys().map(|name| format!("`{name}`")).collect();
-    if names.is_empty() {
-        "add a section `[issuers.NAME]`".to_owned()
-    } else {
-        format!("the file has {}", names.join(", "))
-    }
+    means.into()
 }
 
 /// Finds out who asks.
 ///
 /// # Errors
-/// 400 `invalid-request`, 401 `credentials-missing` or `token-invalid`, 503 `keys-unavailable`.
+/// 400 `invalid-request`, 401 `credentials-missing`, and what each means refuses with.
 pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> {
-    let bearer = match policy {
-        Authn::Bearer(bearer) => bearer,
+    let required = match policy {
+        Authn::Required(required) => required,
         Authn::Public(place) => {
             exchange.note(Stage::Authn, || format!("public ({place})"));
             return Ok(());
         }
     };
-    exchange.note(Stage::Authn, || bearer.explain());
-    if bearer.mode == Mode::Off {
+    exchange.note(Stage::Authn, || required.explain());
+    if required.mode == Mode::Off {
         return Ok(());
     }
-    let verdict = identify(bearer, exchange).await;
-    bearer.mode.apply(verdict, exchange)
-}
-
-impl Bearer {
-    fn explain(&self) -> String {
-        if self.mode == Mode::Off {
-            return format!("nobody is asked: off ({})", self.place);
-        }
-        let names: Vec<String> = self
-            .issuers
-            .iter()
-            .map(|issuer| format!("`{}`", issuer.rules().name))
-            .collect();
-        format!("bearer token of {} ({})", names.join(" or "), self.place)
-    }
-}
-
-/// 400: the credentials cannot be read without guessing.
-fn unclear(exchange: &Exchange, error: CredentialError) -> Halt {
-    let refusal = refusal(Reason::InvalidRequest).detail(error.code());
-    challenge(refusal, exchange, ", error=\"invalid_request\"").into()
-}
-
-async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> {
-    let now = clock::unix_seconds_at(exchange.started);
-    let token = match bearer::presented(exchange.headers(), exchange.target().query()) {
-        Ok(Some(token)) => token,
-        Ok(None) => return Err(challenge(refusal(Reason::CredentialsMissing), exchange, "").into()),
-        Err(error) => return Err(unclear(exchange, error)),
-    };
-    let verdict = match bearer::recall(token, &exchange.connection.last_token, &bearer.issuers, now)
-    {
-        Some(principal) => Ok(principal),
-        None => match bearer::well_formed(token) {
-            // Rare, and its future is large: it may wait for a key set.
-            Ok(token) => Box::pin(bearer::verify(token, &bearer.issuers, now)).await,
-            Err(error) => return Err(unclear(exchange, error)),
-        },
-    };
-    match verdict {
+    let verdict = match required.identify(exchange).await {
         Ok(principal) => {
             exchange.note(Stage::Authn, || {
                 format!("`{}` by issuer `{}`", principal.subject, principal.issuer)
@@ -275,12 +251,66 @@ async fn identify(bearer: &Bearer, exchange: &mut Exchange) -> Result<(), Halt> 
             exchange.principal = Some(principal);
             Ok(())
         }
-        Err(TokenError::KeysUnavailable { retry_after }) => Err(refusal(Reason::KeysUnavailable)
-            .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
-            .into()),
-        Err(error) => {
-            let refusal = refusal(Reason::TokenInvalid).detail(error.code());
-            Err(challenge(refusal, exchange, ", error=\"invalid_token\"").into())
+        Err(halt) => Err(halt),
+    };
+    required.mode.apply(verdict, exchange)
+}
+
+impl Required {
+    fn explain(&self) -> String {
+        if self.mode == Mode::Off {
+            return format!("nobody is asked: off ({})", self.place);
+        }
+        let means: Vec<String> = self.means.iter().map(Means::explain).collect();
+        format!("{} ({})", means.join(", or "), self.place)
+    }
+
+    async fn identify(&self, exchange: &mut Exchange) -> Result<Arc<Principal>, Halt> {
+        for (place, means) in self.means.iter().enumerate() {
+            let Some(principal) = means.identify(exchange).await? else {
+                continue;
+            };
+            let mut others = self.means.iter().skip(place.saturating_add(1));
+            if others.any(|means| means.is_brought(exchange)) {
+                return Err(refusal(Reason::InvalidRequest)
+                    .detail("credential-in-two-places")
+                    .into());
+            }
+            return Ok(principal);
+        }
+        let missing = refusal(Reason::CredentialsMissing);
+        let challenged = self
+            .means
+            .iter()
+            .fold(missing, |refusal, means| means.challenge(refusal, exchange));
+        Err(challenged.into())
+    }
+}
+
+impl Means {
+    fn explain(&self) -> String {
+        match self {
+            Self::Bearer(bearer) => bearer.explain(),
+        }
+    }
+
+    /// Whether the request itself brings credentials of this kind, good or bad.
+    fn is_brought(&self, exchange: &Exchange) -> bool {
+        match self {
+            Self::Bearer(_) => Bearer::is_brought(exchange),
+        }
+    }
+
+    async fn identify(&self, exchange: &mut Exchange) -> Identified {
+        match self {
+            Self::Bearer(bearer) => bearer.identify(exchange).await,
+        }
+    }
+
+    /// What a caller who brought nothing is told to bring.
+    fn challenge(&self, refusal: Refusal, exchange: &Exchange) -> Refusal {
+        match self {
+            Self::Bearer(_) => challenge(refusal, exchange, ""),
         }
     }
 }

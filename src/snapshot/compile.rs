@@ -12,7 +12,10 @@ use super::{
 use crate::{
     config::{Loaded, Problems, Reader, validate},
     identity::issuer::Issuer,
-    policy::rate_limit::{Description, LimiterBook},
+    policy::{
+        authn::Books,
+        rate_limit::{Description, LimiterBook},
+    },
     state::{limiter::Limiter, registry::Named},
     upstream::endpoint::Endpoint,
 };
@@ -61,10 +64,12 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let root = Reader::new(&loaded.root, problems, &loaded.sources, "");
     let server = server::compile(&root);
     let upstreams = upstreams::compile(&root, survivors);
-    let issuers = issuers::compile(&root, survivors);
+    let books = Books {
+        issuers: issuers::compile(&root, survivors),
+    };
     let parts = Parts {
         clusters: &upstreams.clusters,
-        issuers: &issuers,
+        books: &books,
         survivors,
         body_bytes: server.limits.body.bytes,
     };
@@ -93,6 +98,6 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         files,
         limiters,
         endpoints: upstreams.endpoints,
-        issuers: issuers::whole(&issuers),
+        issuers: issuers::whole(&books.issuers),
     })
 }

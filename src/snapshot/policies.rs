@@ -164,9 +164,9 @@ impl<'a> Level<'a> {
 }
 
 fn access(levels: &Reader<'_>, parts: &Parts<'_>) -> Access {
-    let authn = authn::compile(levels, parts.issuers);
+    let authn = authn::compile(levels, parts.books);
     let rbac = match &authn {
-        Authn::Bearer(_) => rbac::compile(levels),
+        Authn::Required(_) => rbac::compile(levels),
         Authn::Public(_) => Rbac::default(),
     };
     (Arc::new(authn), Arc::new(rbac))

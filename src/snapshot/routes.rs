@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{At, OneOrMany, Reader},
-    policy::{Policies, authn::IssuerBook, rate_limit::LimiterBook},
+    policy::{Policies, authn::Books, rate_limit::LimiterBook},
     state::limiter::KeyKind,
     upstream::cluster::Cluster,
     wire::host::HostPattern,
@@ -28,7 +28,7 @@ pub struct Parts<'a> {
     /// Upstreams by name.
     pub clusters: &'a ClusterBook,
     /// Issuers by name.
-    pub issuers: &'a IssuerBook,
+    pub books: &'a Books,
     /// The running proxy.
     pub survivors: &'a Survivors,
     /// `server.limits.body_bytes`.

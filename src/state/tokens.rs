@@ -70,19 +70,12 @@ mod tests {
 
     use super::VerifiedTokens;
     use crate::crypto::digest::sha256;
-    use crate::exchange::principal::{IdentityHeaders, Principal};
+    use crate::exchange::principal::Principal;
 
     fn principal(expires: u64) -> Arc<Principal> {
         Arc::new(Principal {
-            subject: "s".into(),
-            issuer: "i".into(),
-            roles: Vec::new(),
-            scopes: Vec::new(),
             expires,
-            acr: None,
-            auth_time: None,
-            amr: Vec::new(),
-            headers: IdentityHeaders::default(),
+            ..Principal::named("s", "i".into())
         })
     }
 
