@@ -114,6 +114,7 @@ fn describe_route(out: &mut String, route: &Route) {
 fn describe_policies(out: &mut String, policies: &Policies) {
     for (name, lines) in [
         ("network", policies.network.describe()),
+        ("ban", policies.ban.describe(policies.authn.asks())),
         ("rate limits", policies.rate_limits.describe()),
         ("body", policies.body_limit.describe()),
         ("cors", policies.cors.describe()),

@@ -94,6 +94,8 @@ pub struct Exchange {
     pub route_bucket: Option<u64>,
     /// Who asks, once verified.
     pub principal: Option<Arc<Principal>>,
+    /// True when the credentials were forged or guessed, not merely missing or out of date.
+    pub forged: bool,
     /// What the cross-origin stage found.
     pub cors: CorsFact,
     /// The limit nearest to refusing.
@@ -136,6 +138,7 @@ impl Exchange {
             had_authorization,
             route_bucket: None,
             principal: None,
+            forged: false,
             cors: CorsFact::NoOrigin,
             tightest: None,
             to_charge: Vec::new(),

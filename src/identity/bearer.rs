@@ -100,6 +100,23 @@ impl TokenError {
     }
 }
 
+impl TokenError {
+    /// Whether nobody who holds a key of the issuer made the token, as far as it was looked at.
+    pub const fn is_forgery(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed
+                | Self::TooLong
+                | Self::Algorithm
+                | Self::UnknownKey
+                | Self::Signature
+                | Self::Issuer
+                | Self::DuplicateClaim
+                | Self::Critical
+        )
+    }
+}
+
 impl From<FormError> for TokenError {
     fn from(error: FormError) -> Self {
         match error {

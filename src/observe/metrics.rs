@@ -47,6 +47,7 @@ pub(super) struct Families {
     pub(super) connections: Arc<[AtomicI64; ConnectionState::ALL.len()]>,
     pub(super) reloads: [AtomicU64; ReloadOutcome::ALL.len()],
     pub(super) panics: AtomicU64,
+    pub(super) bans: Mutex<Option<Probe<BanReading>>>,
     pub(super) limiters: Mutex<BTreeMap<String, Probe<LimiterReading>>>,
     pub(super) lines_dropped: Mutex<Option<Probe<u64>>>,
     pub(super) requests: Mutex<Option<Probe<u64>>>,
@@ -72,6 +73,19 @@ pub struct LimiterReading {
     /// Clients remembered.
     pub entries: u64,
     /// Clients forgotten while still in debt.
+    pub evictions: u64,
+}
+
+/// What the table of bans says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BanReading {
+    /// Clients whose failures to authenticate are remembered.
+    pub remembered: u64,
+    /// Clients that are banned now.
+    pub banned: u64,
+    /// Bans that have begun.
+    pub begun: u64,
+    /// Clients that a full table forgot or did not count.
     pub evictions: u64,
 }
 
@@ -155,6 +169,11 @@ impl Metrics {
         read: impl Fn() -> LimiterReading + Send + Sync + 'static,
     ) {
         lock(&self.families.limiters).insert(name.to_owned(), Probe(Box::new(read)));
+    }
+
+    /// Reads the table of bans at each scrape; a later call takes the place of an earlier one.
+    pub fn watch_bans(&self, read: impl Fn() -> BanReading + Send + Sync + 'static) {
+        *lock(&self.families.bans) = Some(Probe(Box::new(read)));
     }
 
     /// Reads the count of lost access lines at each scrape, see [`super::access::AccessLog::dropped_probe`].
@@ -439,6 +458,12 @@ mod tests {
             entries: 2,
             evictions: 0,
         });
+        metrics.watch_bans(|| BanReading {
+            remembered: 4,
+            banned: 1,
+            begun: 3,
+            evictions: 5,
+        });
         metrics.watch_access_log(|| 7);
         let later = SystemTime::now() + Duration::from_hours(1);
         let past = SystemTime::now() - Duration::from_mins(1);
@@ -451,6 +476,10 @@ mod tests {
         let text = metrics.render();
         has(&text, "portcullis_limiter_entries 42");
         has(&text, "portcullis_limiter_evictions_total 2");
+        has(&text, "portcullis_ban_entries 4");
+        has(&text, "portcullis_banned_clients 1");
+        has(&text, "portcullis_bans_total 3");
+        has(&text, "portcullis_ban_evictions_total 5");
         has(&text, "portcullis_log_lines_dropped_total 7");
         let expiry = |name: &str| {
             let head = format!("portcullis_certificate_expiry_seconds{{name=\"{name}\"}} ");

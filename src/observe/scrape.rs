@@ -41,6 +41,7 @@ impl Collector for Families {
         encode_connections(self, out)?;
         encode_program(self, out)?;
         encode_limiters(self, out)?;
+        encode_bans(self, out)?;
         encode_certificates(self, out)
     }
 }
@@ -200,6 +201,21 @@ fn encode_limiters(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt:
     add_alone(counter(out, "limiter_evictions", help)?, total.evictions)
 }
 
+fn encode_bans(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let reading = lock(&families.bans)
+        .as_ref()
+        .map(|read| (read.0)())
+        .unwrap_or_default();
+    let help = "Clients whose failures to authenticate are remembered";
+    gauge(out, "ban_entries", help)?.encode_gauge(&reading.remembered)?;
+    let help = "Clients that are banned now";
+    gauge(out, "banned_clients", help)?.encode_gauge(&reading.banned)?;
+    let help = "Bans of clients that failed to authenticate too often";
+    add_alone(counter(out, "bans", help)?, reading.begun)?;
+    let help = "Clients with failures that a full table forgot or did not count";
+    add_alone(counter(out, "ban_evictions", help)?, reading.evictions)
+}
+
 fn encode_certificates(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let now = SystemTime::now();
     let help = "Time until a certificate expires, negative after that";
@@ -317,6 +333,7 @@ mod tests {
             "portcullis_reloads_total{outcome=\"rejected\"} 1",
             "portcullis_log_lines_dropped_total 0",
             "portcullis_limiter_entries 0",
+            "portcullis_ban_entries 0",
             "portcullis_tokens_verified_total{issuer=\"corp\",outcome=\"valid\"} 1",
             "portcullis_jwks_fetches_total{issuer=\"corp\",outcome=\"fetched\"} 1",
             "portcullis_certificate_expiry_seconds{name=\"app\"} ",

@@ -273,7 +273,7 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::TargetTooLong => "Send a shorter address.",
         Reason::HeadTooLarge => "Send fewer or shorter header fields, cookies included.",
         Reason::Misdirected => "Open a new connection for that host.",
-        Reason::RateLimited => "Wait as long as the Retry-After field says.",
+        Reason::RateLimited | Reason::Banned => "Wait as long as the Retry-After field says.",
         Reason::Internal => "Tell the operator the request identity below.",
         Reason::UpstreamUnreachable
         | Reason::UpstreamBroken

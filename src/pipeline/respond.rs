@@ -46,6 +46,7 @@ pub fn halt(
             (Decision::Answered, cause)
         }
     };
+    recording.exchange.forged |= halt.is_forgery();
     let response = plain(halt, &recording.exchange);
     recording.decide(decision, response.status(), Some(cause));
     finish(
@@ -85,6 +86,7 @@ pub fn failure(
     mut recording: Recording,
 ) -> Response<AnswerBody> {
     let cause = cause_of(refusal);
+    recording.exchange.forged |= refusal.forged;
     let response = problem::render(refusal, &recording.exchange);
     let left = recording
         .progress

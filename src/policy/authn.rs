@@ -3,6 +3,9 @@
 //! Each means has a file below. Their order is that of [`Means`]: what a request brings itself is looked at before what
 //! its connection has, and a request that brings two of them is refused, since either could be meant. Credentials are
 //! never passed on unless `forward_token` says so.
+//!
+//! A means that refuses what was forged or guessed says so with [`Refusal::forged`]: it is counted against the client by
+//! [`super::ban`] and costs more in its limit. What is missing, expired or good elsewhere is no forgery.
 
 mod bearer;
 
@@ -143,6 +146,11 @@ impl Authn {
             .unwrap_or_default()
     }
 
+    /// Whether callers must say who they are.
+    pub fn asks(&self) -> bool {
+        matches!(self, Self::Required(required) if required.mode != Mode::Off)
+    }
+
     /// Whether the backend may see the client's `Authorization`.
     fn forwards_authorization(&self) -> bool {
         match self {
@@ -251,7 +259,10 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
             exchange.principal = Some(principal);
             Ok(())
         }
-        Err(halt) => Err(halt),
+        Err(halt) => {
+            exchange.forged |= halt.is_forgery();
+            Err(halt)
+        }
     };
     required.mode.apply(verdict, exchange)
 }

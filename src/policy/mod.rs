@@ -6,6 +6,7 @@
 //! nearest wins, key by key.
 
 pub mod authn;
+pub mod ban;
 pub mod body_limit;
 mod challenge;
 pub mod cookies;
@@ -34,6 +35,8 @@ use crate::{
 pub struct Policies {
     /// Allowed and denied networks.
     pub network: Arc<network::Network>,
+    /// How often a client may fail to authenticate.
+    pub ban: Arc<ban::Ban>,
     /// Limits by address, route, header or principal.
     pub rate_limits: Arc<rate_limit::RateLimits>,
     /// Largest request body.
@@ -58,6 +61,10 @@ pub struct Policies {
 /// The refusal or ready reply of the first policy that halts.
 pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), Halt> {
     network::admit(&policies.network, exchange)?;
+    // What is for everybody stays open to those who are banned, too.
+    if policies.authn.asks() {
+        ban::admit(&policies.ban, exchange)?;
+    }
     // What only looks like a preflight goes on to the backend, so it costs what any request does.
     if cors::answers(&policies.cors, exchange) {
         exchange.note(Stage::RateLimit, || "preflights are not counted".to_owned());
@@ -87,5 +94,6 @@ pub fn finish(policies: &Policies, exchange: &mut Exchange, answer: &mut Parts) 
     cookies::finish(&policies.cookies, exchange, answer);
     cors::finish(&policies.cors, exchange, answer);
     rate_limit::finish(&policies.rate_limits, exchange, answer);
+    ban::finish(&policies.ban, exchange);
     security_headers::finish(&policies.headers, exchange, answer);
 }

@@ -4,10 +4,13 @@
 //! `subject` waits until the principal is known. A key that is absent falls back to the client address, so leaving a
 //! header out is no way around a limit. Preflights that are answered here are not counted.
 
+mod answer;
+
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
-use http::{HeaderName, header, header::HeaderValue, response::Parts};
+use http::{HeaderName, header, header::HeaderValue};
+
+pub use answer::{ceil_seconds, finish};
 
 use super::mode::Mode;
 use crate::{
@@ -24,9 +27,6 @@ use crate::{
         sfv,
     },
 };
-
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const STATE: HeaderName = HeaderName::from_static("ratelimit");
 
 /// `[[…rate_limits]]`
 pub static SECTION: Section = Section {
@@ -84,7 +84,7 @@ pub static SECTION: Section = Section {
                 min: 1,
                 max: 1_000_000,
             }),
-            "what an answer costs beside the request itself, by status: `{ status_401 = 10 }`",
+            "what it costs beside the request itself, by status of the answer, or `forged` for such credentials: `{ status_401 = 10, forged = 5 }`",
             "{}",
         ),
         Key::new(
@@ -141,13 +141,42 @@ struct RateLimit {
     name: Arc<str>,
     quoted: sfv::Quoted,
     keys: Vec<BucketKey>,
-    /// A charge beside the request itself, by status of the answer.
-    cost: Vec<(u16, u32)>,
+    /// What is charged beside the request itself.
+    cost: Vec<(Occasion, u32)>,
     mode: Mode,
     rules: Limit,
     limiter: Arc<Limiter>,
     /// Where it stands, for `explain`.
     place: Box<str>,
+}
+
+/// What makes a request cost more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    /// An answer of this status.
+    Status(u16),
+    /// Credentials that were forged or guessed.
+    Forged,
+}
+
+impl Occasion {
+    /// `status_401` or `forged`.
+    fn named(text: &str) -> Option<Self> {
+        if text == "forged" {
+            return Some(Self::Forged);
+        }
+        let status = text.strip_prefix("status_")?.parse().ok()?;
+        (100..600).contains(&status).then_some(Self::Status(status))
+    }
+}
+
+impl std::fmt::Display for Occasion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "a {status}"),
+            Self::Forged => f.write_str("a forged credential"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,11 +247,14 @@ pub fn compile(levels: &Reader<'_>, desk: &mut Desk<'_>) -> RateLimits {
         limits.extend(compile_built_in(desk));
     }
     RateLimits {
-        policy: policy_field(&limits),
+        policy: answer::policy_field(&limits),
         limits,
         hasher: desk.hasher.clone(),
     }
 }
+
+/// What credentials that were forged or guessed cost beside their request, where nothing is said.
+const FORGED_COST: u32 = 5;
 
 /// 20 requests a second, 40 at once, by client.
 const BUILT_IN: Limit = Limit {
@@ -237,7 +269,7 @@ fn compile_built_in(desk: &mut Desk<'_>) -> Option<RateLimit> {
         name: "default".into(),
         quoted: sfv::Quoted::new("default").ok()?,
         keys: vec![BucketKey::Client],
-        cost: Vec::new(),
+        cost: vec![(Occasion::Forged, FORGED_COST)],
         mode: Mode::Enforce,
         rules: BUILT_IN,
         limiter,
@@ -302,20 +334,16 @@ fn compile_one(table: &Reader<'_>, desk: &mut Desk<'_>) -> Option<RateLimit> {
     })
 }
 
-fn costs(table: &Reader<'_>) -> Vec<(u16, u32)> {
+fn costs(table: &Reader<'_>) -> Vec<(Occasion, u32)> {
     let mut costs = Vec::new();
     for entry in table.entries("cost") {
-        let status = entry
-            .key
-            .strip_prefix("status_")
-            .and_then(|s| s.parse::<u16>().ok());
         let cost = u32::from_value(&entry.value);
-        match (status, cost) {
-            (Some(status), Ok(cost)) if (100..600).contains(&status) => costs.push((status, cost)),
+        match (Occasion::named(&entry.key), cost) {
+            (Some(occasion), Ok(cost)) => costs.push((occasion, cost)),
             _ => table.error_at(
                 entry.key_at,
                 format!("`{}` is no cost", entry.key),
-                Some("such as `status_401 = 10`".into()),
+                Some("such as `status_401 = 10` or `forged = 5`".into()),
             ),
         }
     }
@@ -342,20 +370,6 @@ fn enter(
     let limiter = Arc::clone(&named.thing);
     desk.book.entries.insert(name.to_owned(), (named, at));
     Ok(limiter)
-}
-
-fn policy_field(limits: &[RateLimit]) -> Option<HeaderValue> {
-    if limits.is_empty() {
-        return None;
-    }
-    let mut field = BytesMut::new();
-    for limit in limits {
-        let rules = limit.rules;
-        sfv::push_member(&mut field, &limit.quoted);
-        sfv::push_parameter(&mut field, "q", u64::from(rules.quota));
-        sfv::push_parameter(&mut field, "w", ceil_seconds(rules.window));
-    }
-    HeaderValue::from_maybe_shared(field.freeze()).ok()
 }
 
 /// Checks every limit that needs no principal.
@@ -390,7 +404,7 @@ fn check(policy: &RateLimits, stage: Stage, exchange: &mut Exchange) -> Result<(
     let mut refused: Option<(Refusal, Mode)> = None;
     for (place, limit) in limits {
         let key = bucket(policy, limit, exchange);
-        if !limit.cost.is_empty() {
+        if limit.charges_by_status() {
             // Once the request is on its way its fields are gone, and with them what the bucket is found by.
             exchange.to_charge.push((Arc::clone(&limit.name), key));
         }
@@ -446,10 +460,16 @@ impl RateLimit {
             self.mode.as_str(),
             self.place
         );
-        for (status, cost) in &self.cost {
-            let _ = write!(text, ", a {status} costs {cost} more");
+        for (occasion, cost) in &self.cost {
+            let _ = write!(text, ", {occasion} costs {cost} more");
         }
         text
+    }
+
+    /// Whether an answer of the backend may cost something.
+    fn charges_by_status(&self) -> bool {
+        let by_status = |(occasion, _): &(Occasion, u32)| *occasion != Occasion::Forged;
+        self.cost.iter().any(by_status)
     }
 
     fn stage(&self) -> Stage {
@@ -499,41 +519,4 @@ fn tighten(exchange: &mut Exchange, place: usize, remaining: u32, reset: u64) {
             reset,
         });
     }
-}
-
-fn ceil_seconds(span: Duration) -> u64 {
-    span.as_secs()
-        .saturating_add(u64::from(span.subsec_nanos() > 0))
-}
-
-/// Writes the fields, in place of the backend's own, and charges what the answer costs.
-pub fn finish(policy: &RateLimits, exchange: &mut Exchange, answer: &mut Parts) {
-    let Some(field) = &policy.policy else { return };
-    let status = answer.status.as_u16();
-    for limit in &policy.limits {
-        if let Some((_, cost)) = limit.cost.iter().find(|(at, _)| *at == status) {
-            let held = exchange.to_charge.iter();
-            let key = held
-                .filter(|(name, _)| *name == limit.name)
-                .map(|(_, key)| *key)
-                .next()
-                .unwrap_or_else(|| bucket(policy, limit, exchange));
-            limit.limiter.charge(key, *cost, clock::now_ns());
-        }
-    }
-    answer.headers.insert(POLICY, field.clone());
-    match state_field(policy, exchange) {
-        Some(state) => drop(answer.headers.insert(STATE, state)),
-        None => drop(answer.headers.remove(STATE)),
-    }
-}
-
-fn state_field(policy: &RateLimits, exchange: &Exchange) -> Option<HeaderValue> {
-    let tightest = exchange.tightest.as_ref()?;
-    let limit = policy.limits.get(tightest.place)?;
-    let mut state = BytesMut::with_capacity(48);
-    sfv::push_member(&mut state, &limit.quoted);
-    sfv::push_parameter(&mut state, "r", u64::from(tightest.remaining));
-    sfv::push_parameter(&mut state, "t", tightest.reset);
-    HeaderValue::from_maybe_shared(state.freeze()).ok()
 }

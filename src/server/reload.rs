@@ -13,10 +13,11 @@ use crate::{
     identity::issuer::Issuer,
     observe::{
         log,
-        metrics::{IssuerReading, LimiterReading, ReloadOutcome},
+        metrics::{BanReading, IssuerReading, LimiterReading, ReloadOutcome},
     },
     pipeline::worker::Worker,
     snapshot::{Snapshot, compile, server::Fixed, survivors::Survivors},
+    state::clock,
 };
 
 /// Where the configuration comes from.
@@ -106,6 +107,16 @@ fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
                 })
         });
     }
+    let bans = Arc::clone(&survivors.bans);
+    survivors.metrics.watch_bans(move || {
+        let reading = bans.reading(clock::now_ns());
+        BanReading {
+            remembered: reading.remembered,
+            banned: reading.banned,
+            begun: reading.begun,
+            evictions: reading.evictions,
+        }
+    });
     let issuers: Vec<_> = compiled.issuers().iter().map(Arc::downgrade).collect();
     survivors.metrics.watch_issuers(move || {
         issuers

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::{Key, Kind, Section},
     policy::{
-        authn, body_limit, cookies, cors, mask_errors, network, rate_limit, security_headers,
+        authn, ban, body_limit, cookies, cors, mask_errors, network, rate_limit, security_headers,
     },
 };
 
@@ -68,6 +68,7 @@ macro_rules! policies {
             Key::new("cors", Kind::Table(&cors::SECTION), cors::SECTION.doc, ""),
             Key::new("rate_limits", Kind::Tables(&rate_limit::SECTION), rate_limit::SECTION.doc, ""),
             Key::new("network", Kind::Table(&network::SECTION), network::SECTION.doc, ""),
+            Key::new("ban", Kind::Table(&ban::SECTION), ban::SECTION.doc, ""),
             Key::new("body", Kind::Table(&body_limit::SECTION), body_limit::SECTION.doc, ""),
             Key::new("mask_errors", Kind::Table(&mask_errors::SECTION), mask_errors::SECTION.doc, ""),
         ]

@@ -12,6 +12,7 @@ use crate::{
     policy::{
         Policies,
         authn::{self, Authn},
+        ban::{self, Ban},
         body_limit::{self, BodyLimit},
         cookies::{self, Cookies},
         cors::{self, Cors},
@@ -31,6 +32,7 @@ pub(super) struct Level<'a> {
     through: Reader<'a>,
     farther: Option<&'a Level<'a>>,
     network: OnceCell<Arc<Network>>,
+    ban: OnceCell<Arc<Ban>>,
     rate_limits: OnceCell<Arc<RateLimits>>,
     body_limit: OnceCell<Arc<BodyLimit>>,
     cors: OnceCell<Arc<Cors>>,
@@ -56,6 +58,7 @@ impl<'a> Level<'a> {
             through: farther.map_or_else(|| own.clone(), |farther| own.over(&farther.through)),
             farther,
             network: OnceCell::new(),
+            ban: OnceCell::new(),
             rate_limits: OnceCell::new(),
             body_limit: OnceCell::new(),
             cors: OnceCell::new(),
@@ -140,9 +143,12 @@ impl<'a> Level<'a> {
             book: limiters,
             hasher: &parts.survivors.hasher,
         };
+        let survivors = parts.survivors;
+        let ban = |reader: &Reader<'_>| ban::compile(reader, &survivors.bans, &survivors.hasher);
         let body = |reader: &Reader<'_>| body_limit::compile(reader, parts.body_bytes);
         Arc::new(Policies {
             network: self.section("network", |level| &level.network, network::compile),
+            ban: self.section("ban", |level| &level.ban, ban),
             rate_limits: self.share(
                 "rate_limits",
                 |level| &level.rate_limits,

@@ -1,4 +1,4 @@
-//! What outlives a reload, in one place: limiters, issuers, endpoints, certificates, the keys of session tickets, counters.
+//! What outlives a reload, in one place: limiters, bans, issuers, endpoints, certificates, the keys of session tickets, counters.
 
 use std::{
     path::PathBuf,
@@ -14,7 +14,7 @@ use crate::{
     identity::issuer::Issuers,
     observe::metrics::Metrics,
     policy::rate_limit::Limiters,
-    state::{limiter::KeyHasher, registry::Registry},
+    state::{bans::Bans, limiter::KeyHasher, registry::Registry},
     upstream::endpoint::{Endpoint, LinkRules},
 };
 
@@ -23,6 +23,8 @@ use crate::{
 pub struct Survivors {
     /// Buckets by name of the limit.
     pub limiters: Limiters,
+    /// Who failed to authenticate too often.
+    pub bans: Arc<Bans>,
     /// Key sets and verified tokens.
     pub issuers: Issuers,
     /// Servers by upstream and address.
@@ -56,6 +58,7 @@ impl Survivors {
     pub fn new(workers: usize) -> Self {
         Self {
             limiters: Limiters::default(),
+            bans: Arc::default(),
             issuers: Issuers::new(),
             endpoints: Registry::default(),
             certificates: Registry::default(),

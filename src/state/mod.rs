@@ -1,5 +1,6 @@
-//! What survives a reload: limiters, key sets, verified tokens.
+//! What survives a reload: limiters, bans, key sets, verified tokens.
 
+pub mod bans;
 pub mod clock;
 pub mod keys;
 pub mod limiter;

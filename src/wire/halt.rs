@@ -17,6 +17,8 @@ pub enum Stage {
     Route,
     /// Allowed and denied networks.
     Network,
+    /// Clients that failed to authenticate too often.
+    Ban,
     /// Limits by address, route or header.
     RateLimit,
     /// Declared body length.
@@ -39,11 +41,12 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Wire,
         Self::Normalise,
         Self::Route,
         Self::Network,
+        Self::Ban,
         Self::RateLimit,
         Self::BodyLimit,
         Self::Cors,
@@ -62,6 +65,7 @@ impl Stage {
             Self::Normalise => "normalise",
             Self::Route => "route",
             Self::Network => "network",
+            Self::Ban => "ban",
             Self::RateLimit => "rate-limit",
             Self::BodyLimit => "body-limit",
             Self::Cors => "cors",
@@ -141,6 +145,7 @@ reasons! {
     TargetTooLong = "target-too-long", 414, "The request target is too long";
     Misdirected = "misdirected", 421, "This connection is not for that host";
     RateLimited = "rate-limited", 429, "Too many requests";
+    Banned = "banned", 429, "Too many failed attempts to authenticate";
     HeadTooLarge = "head-too-large", 431, "The request head is too large";
     Internal = "internal", 500, "The gate met an error of its own";
     UpstreamError = "upstream-error", 500, "The backend met an error";
@@ -170,6 +175,8 @@ pub struct Refusal {
     pub violated: Vec<std::sync::Arc<str>>,
     /// The status of the answer where it is not that of the reason: a backend's own error.
     pub own_status: Option<StatusCode>,
+    /// Whether the credentials were forged or guessed, see [`Refusal::forged`].
+    pub forged: bool,
 }
 
 impl Refusal {
@@ -182,6 +189,7 @@ impl Refusal {
             detail: None,
             violated: Vec::new(),
             own_status: None,
+            forged: false,
         }
     }
 
@@ -194,6 +202,17 @@ impl Refusal {
     #[must_use]
     pub fn status(mut self, status: StatusCode) -> Self {
         self.own_status = Some(status);
+        self
+    }
+
+    /// States that the credentials are such as nobody was ever given: a wrong signature, an unknown key, no token at all.
+    ///
+    /// This counts against the client: many of them and it is banned, see `[….ban]`. It is not for credentials that were
+    /// good once (expired, revoked), that are good elsewhere, or that are missing. Nor is it for what a link can carry, such
+    /// as a signature in the query: any page could have its visitors banned.
+    #[must_use]
+    pub fn forged(mut self) -> Self {
+        self.forged = true;
         self
     }
 
@@ -233,6 +252,11 @@ pub struct Reply {
 }
 
 impl Halt {
+    /// Whether it refuses credentials that were forged or guessed.
+    pub fn is_forgery(&self) -> bool {
+        matches!(self, Self::Refuse(refusal) if refusal.forged)
+    }
+
     /// Shorthand for a bare refusal.
     pub fn refuse(stage: Stage, reason: Reason) -> Self {
         Refusal::new(stage, reason).into()

@@ -11,6 +11,7 @@
 mod harness;
 
 mod architecture;
+mod bans;
 mod bearer;
 mod browser;
 mod cli;

@@ -158,6 +158,7 @@ impl<'a> Report<'a> {
         }
         match stage {
             Stage::Wire | Stage::Normalise => "passes",
+            Stage::Ban => "nobody is asked, so nobody is banned",
             Stage::RateLimit => "no limit is stated",
             Stage::Quota => "no limit is by principal",
             Stage::Rbac => "no role or scope is asked for",

@@ -116,7 +116,8 @@ impl Bearer {
 
 /// 400: the credentials cannot be read without guessing.
 fn unclear(exchange: &Exchange, error: CredentialError) -> Halt {
-    let refusal = refusal(Reason::InvalidRequest).detail(error.code());
+    let mut refusal = refusal(Reason::InvalidRequest).detail(error.code());
+    refusal.forged = matches!(error, CredentialError::Malformed | CredentialError::TooLong);
     challenge(refusal, exchange, ", error=\"invalid_request\"").into()
 }
 
@@ -126,6 +127,7 @@ fn refused(exchange: &Exchange, error: &TokenError) -> Halt {
             .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
             .into();
     }
-    let refusal = refusal(Reason::TokenInvalid).detail(error.code());
+    let mut refusal = refusal(Reason::TokenInvalid).detail(error.code());
+    refusal.forged = error.is_forgery();
     challenge(refusal, exchange, ", error=\"invalid_token\"").into()
 }

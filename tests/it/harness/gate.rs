@@ -54,7 +54,7 @@ struct Policy {
 impl Policy {
     fn text(&self) -> String {
         let defaults = if self.defaults.is_empty() {
-            "rate_limits = []"
+            "rate_limits = []\nban = { failures = 1000000 }"
         } else {
             &self.defaults
         };
@@ -145,7 +145,7 @@ impl Gate {
         self
     }
 
-    /// Says what stands in `[defaults]`, in place of the tests' `rate_limits = []`.
+    /// Says what stands in `[defaults]`, in place of the tests' `rate_limits = []` and a ban that nobody meets.
     pub fn defaults(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.policy.defaults);
         self
