@@ -4,6 +4,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod explain;
+pub mod hash_key;
 mod in_force;
 pub mod healthcheck;
 pub mod init;
@@ -41,6 +42,8 @@ pub enum Verb {
     Explain(explain::ExplainArgs),
     /// Print a commented starting file
     Init(init::InitArgs),
+    /// Make an API key, or hash one that exists, for the file
+    HashKey(hash_key::HashKeyArgs),
     /// Print the JSON Schema of the file
     Schema,
     /// Ask the admin listener of a running gate whether it lives
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Init(args) => init::run(&args),
+        Verb::HashKey(args) => hash_key::run(&args),
         Verb::Schema => schema::run(),
         Verb::Healthcheck(args) => healthcheck::run(&args),
         Verb::Completions(args) => completions::run(&args),

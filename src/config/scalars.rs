@@ -1,6 +1,6 @@
 //! The plain types that a value can be read as: numbers, texts, lists, and the words of HTTP (RFC 9110 §5, §9).
 //!
-//! Types with a grammar of their own have their own files: `units`, `network`, `address`, `url`, `secret`.
+//! Types with a grammar of their own have their own files: `units`, `moment`, `network`, `address`, `url`, `secret`.
 
 use super::place::At;
 use super::value::{Complaint, FromValue, Node, Value, quoted, text_of};

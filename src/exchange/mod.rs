@@ -68,6 +68,17 @@ pub struct Tightest {
     pub reset: u64,
 }
 
+/// What is left of the quota that came with the credential.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    /// The member for `RateLimit-Policy`.
+    pub policy: HeaderValue,
+    /// Requests left.
+    pub remaining: u32,
+    /// Seconds until it is full again.
+    pub reset: u64,
+}
+
 /// One request, from its head to the end of its answer.
 #[derive(Debug)]
 pub struct Exchange {
@@ -96,6 +107,10 @@ pub struct Exchange {
     pub principal: Option<Arc<Principal>>,
     /// True when the credentials were forged or guessed, not merely missing or out of date.
     pub forged: bool,
+    /// Where the credential stands among those of the route, for those that have a quota.
+    pub quota_place: Option<usize>,
+    /// What is left of that quota.
+    pub allowance: Option<Box<Allowance>>,
     /// What the cross-origin stage found.
     pub cors: CorsFact,
     /// The limit nearest to refusing.
@@ -139,6 +154,8 @@ impl Exchange {
             route_bucket: None,
             principal: None,
             forged: false,
+            quota_place: None,
+            allowance: None,
             cors: CorsFact::NoOrigin,
             tightest: None,
             to_charge: Vec::new(),

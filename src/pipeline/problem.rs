@@ -257,7 +257,9 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::ForwardingConflict => "Forwarded and X-Forwarded-For must name the same client.",
         Reason::InvalidRequest => "Send one credential, in one place.",
         Reason::CredentialsMissing => "Send credentials with the request.",
-        Reason::TokenInvalid => "Get new credentials and send the request again.",
+        Reason::TokenInvalid | Reason::ApiKeyInvalid => {
+            "Get new credentials and send the request again."
+        }
         Reason::NetworkDenied => "Ask from a network that may use it.",
         Reason::OriginDenied | Reason::MethodDeniedForOrigin | Reason::HeaderDeniedForOrigin => {
             "The operator lists what other origins may do."

@@ -7,19 +7,27 @@
 //! A means that refuses what was forged or guessed says so with [`Refusal::forged`]: it is counted against the client by
 //! [`super::ban`] and costs more in its limit. What is missing, expired or good elsewhere is no forgery.
 
+mod api_key;
 mod bearer;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header};
 
-use self::bearer::Bearer;
+pub use self::api_key::KeyBook;
+use self::{
+    api_key::{ApiKeys, KeyHeader},
+    bearer::Bearer,
+};
 use super::{challenge::challenge, mode::Mode, rbac};
 use crate::{
     config::{Key, Kind, Reader, Section},
     exchange::{Exchange, principal::Principal},
-    identity::issuer::Issuer,
-    wire::halt::{Halt, Reason, Refusal, Stage},
+    identity::{api_key::Quota, issuer::Issuer},
+    wire::{
+        halt::{Halt, Reason, Refusal, Stage},
+        names,
+    },
 };
 
 /// `[….auth]`
@@ -29,7 +37,7 @@ pub static SECTION: Section = Section {
     keys: &[
         Key::new(
             "require",
-            Kind::List(&Kind::Choice(&["bearer"])),
+            Kind::List(&Kind::Choice(&["bearer", "api_key"])),
             "any of these identifies the caller",
             "",
         ),
@@ -40,9 +48,21 @@ pub static SECTION: Section = Section {
             "",
         ),
         Key::new(
+            "api_keys",
+            Kind::OneOrMany(&Kind::String),
+            "names of [api_keys.NAME] that count; all where nothing is said",
+            "",
+        ),
+        Key::new(
+            "api_key_header",
+            Kind::HeaderName,
+            "header that carries the key",
+            "\"X-API-Key\"",
+        ),
+        Key::new(
             "forward_token",
             Kind::Bool,
-            "pass the Authorization header on to the backend",
+            "pass the credentials on to the backend: the Authorization header, and that of the API key",
             "false",
         ),
         Key::new(
@@ -77,6 +97,8 @@ pub type IssuerBook = BTreeMap<String, Option<Arc<Issuer>>>;
 pub struct Books {
     /// `[issuers.NAME]`
     pub issuers: IssuerBook,
+    /// `[api_keys.NAME]`
+    pub api_keys: KeyBook,
 }
 
 /// The compiled policy.
@@ -95,6 +117,8 @@ pub struct Required {
     means: Box<[Means]>,
     /// Fields that carry credentials, which the backend does not see.
     concealed: Vec<HeaderName>,
+    /// The one that carries API keys, with all that read like it.
+    concealed_key: Option<HeaderName>,
     mode: Mode,
     /// Where the section stands, for `explain`.
     place: Box<str>,
@@ -105,6 +129,8 @@ pub struct Required {
 pub enum Means {
     /// A token in `Authorization`.
     Bearer(Bearer),
+    /// A key in a header of its own.
+    ApiKey(ApiKeys),
 }
 
 /// Who asks; `None` where the request brings nothing of that kind.
@@ -139,11 +165,24 @@ impl Authn {
         required
             .means
             .iter()
-            .map(|means| match means {
-                Means::Bearer(bearer) => bearer.issuers.as_slice(),
+            .find_map(|means| match means {
+                Means::Bearer(bearer) => Some(bearer.issuers.as_slice()),
+                Means::ApiKey(_) => None,
             })
-            .next()
             .unwrap_or_default()
+    }
+
+    /// What the credential of the request may spend, if it has a quota of its own, and the mode in which that counts.
+    pub fn quota(&self, exchange: &Exchange) -> Option<(&Quota, Mode)> {
+        let place = exchange.quota_place?;
+        let Self::Required(required) = self else {
+            return None;
+        };
+        let quota = required.means.iter().find_map(|means| match means {
+            Means::ApiKey(keys) => keys.quota(place),
+            Means::Bearer(_) => None,
+        });
+        quota.map(|quota| (quota, required.mode))
     }
 
     /// Whether callers must say who they are.
@@ -164,6 +203,9 @@ impl Authn {
         if let Self::Required(required) = self {
             for name in &required.concealed {
                 headers.remove(name);
+            }
+            if let Some(name) = &required.concealed_key {
+                names::strip_alike(headers, name);
             }
         }
     }
@@ -202,12 +244,21 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
         Mode::Off => reader.whence("mode"),
         Mode::Enforce | Mode::Monitor => reader.stated_at(),
     };
+    let key_header = require
+        .iter()
+        .any(|word| word == "api_key")
+        .then(|| api_key::key_header(&reader));
+    let concealed = concealed(&reader);
     Authn::Required(Required {
-        concealed: concealed(&reader),
+        concealed_key: key_header
+            .as_ref()
+            .filter(|_| !concealed.is_empty())
+            .map(|header| header.name.clone()),
+        concealed,
         means: match mode {
             // Nobody is asked, and the credentials of whoever brings some are still not the backend's to see.
             Mode::Off => Box::default(),
-            Mode::Enforce | Mode::Monitor => means(&require, &reader, books),
+            Mode::Enforce | Mode::Monitor => means(&require, (&reader, key_header.as_ref()), books),
         },
         mode,
         place,
@@ -218,7 +269,7 @@ fn concealed(reader: &Reader<'_>) -> Vec<HeaderName> {
     if reader.get("forward_token").unwrap_or(false) {
         reader.relax(
             "forward_token",
-            "this weakens the gate: the backend sees the caller's token",
+            "this weakens the gate: the backend sees the caller's credentials",
         );
         return Vec::new();
     }
@@ -226,11 +277,18 @@ fn concealed(reader: &Reader<'_>) -> Vec<HeaderName> {
 }
 
 /// What `require` names, in the order in which it is looked for.
-fn means(require: &[String], reader: &Reader<'_>, books: &Books) -> Box<[Means]> {
+fn means(
+    require: &[String],
+    (reader, key_header): (&Reader<'_>, Option<&KeyHeader>),
+    books: &Books,
+) -> Box<[Means]> {
     let named = |word: &str| require.iter().any(|named| named == word);
     let mut means = Vec::new();
     if named("bearer") {
         means.push(Means::Bearer(bearer::compile(reader, books)));
+    }
+    if let Some(header) = key_header {
+        means.push(Means::ApiKey(api_key::compile(reader, books, header)));
     }
     means.into()
 }
@@ -302,6 +360,7 @@ impl Means {
     fn explain(&self) -> String {
         match self {
             Self::Bearer(bearer) => bearer.explain(),
+            Self::ApiKey(keys) => keys.explain(),
         }
     }
 
@@ -309,12 +368,14 @@ impl Means {
     fn is_brought(&self, exchange: &Exchange) -> bool {
         match self {
             Self::Bearer(_) => Bearer::is_brought(exchange),
+            Self::ApiKey(keys) => keys.is_brought(exchange),
         }
     }
 
     async fn identify(&self, exchange: &mut Exchange) -> Identified {
         match self {
             Self::Bearer(bearer) => bearer.identify(exchange).await,
+            Self::ApiKey(keys) => keys.identify(exchange),
         }
     }
 
@@ -322,6 +383,7 @@ impl Means {
     fn challenge(&self, refusal: Refusal, exchange: &Exchange) -> Refusal {
         match self {
             Self::Bearer(_) => challenge(refusal, exchange, ""),
+            Self::ApiKey(keys) => keys.challenge(refusal, exchange),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod csp;
 pub mod mask_errors;
 pub mod mode;
 pub mod network;
+pub mod quota;
 pub mod rate_limit;
 pub mod rbac;
 pub mod security_headers;
@@ -74,6 +75,7 @@ pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), H
     body_limit::admit(&policies.body_limit, exchange)?;
     cors::admit(&policies.cors, exchange)?;
     authn::admit(&policies.authn, exchange).await?;
+    quota::admit(&policies.authn, exchange)?;
     rate_limit::admit_principal(&policies.rate_limits, exchange)?;
     rbac::admit(&policies.rbac, exchange)?;
     Ok(())

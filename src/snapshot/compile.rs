@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Snapshot, document, issuers, routes,
+    Snapshot, api_keys, document, issuers, routes,
     routes::Parts,
     server,
     survivors::{EndpointRules, Survivors},
@@ -64,8 +64,10 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let root = Reader::new(&loaded.root, problems, &loaded.sources, "");
     let server = server::compile(&root);
     let upstreams = upstreams::compile(&root, survivors);
+    let keys = api_keys::compile(&root, survivors);
     let books = Books {
         issuers: issuers::compile(&root, survivors),
+        api_keys: keys.book,
     };
     let parts = Parts {
         clusters: &upstreams.clusters,
@@ -78,7 +80,8 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     if problems.has_errors() {
         return None;
     }
-    let limiters = LimiterBook::list(&routes.limiters);
+    let mut limiters = LimiterBook::list(&routes.limiters);
+    limiters.extend(keys.limiters);
     let mut files = loaded.files.clone();
     files.extend(loaded.folders.iter().cloned());
     files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));

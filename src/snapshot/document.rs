@@ -1,6 +1,7 @@
 //! The root of the TOML file: every section and key that there is, beside the sections that policies declare.
 
 use super::{
+    api_keys::API_KEY,
     sections::{ADMIN, ISSUER, LOG, SERVER, TLS},
     upstream_section::UPSTREAM,
 };
@@ -41,6 +42,12 @@ pub static ROOT: Section = Section {
             "issuers",
             Kind::NamedTables(&ISSUER),
             "who signs tokens",
+            "",
+        ),
+        Key::new(
+            "api_keys",
+            Kind::NamedTables(&API_KEY),
+            "keys that callers show",
             "",
         ),
         Key::new(

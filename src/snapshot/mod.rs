@@ -3,6 +3,7 @@
 //! [`document`] declares the file; [`compile`](compile::compile) turns a loaded file into a [`Snapshot`], reporting
 //! every problem at once; what outlives a reload stands in [`Survivors`](survivors::Survivors).
 
+pub mod api_keys;
 pub mod certificates;
 pub mod compile;
 pub mod document;

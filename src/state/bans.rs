@@ -290,7 +290,7 @@ mod tests {
         Rules {
             failures: 3,
             window: Duration::from_secs(10),
-            first: Duration::from_secs(60),
+            first: Duration::from_mins(1),
             longest: Duration::from_secs(200),
             quiet: Duration::from_hours(1),
         }
@@ -308,7 +308,7 @@ mod tests {
         let bans = Bans::new(100);
         assert_eq!(bans.left(1, SECOND), None);
         assert_eq!(offend(&bans, 1, SECOND), (3, 60));
-        assert_eq!(bans.left(1, SECOND), Some(Duration::from_secs(60)));
+        assert_eq!(bans.left(1, SECOND), Some(Duration::from_mins(1)));
         assert_eq!(bans.left(1, 31 * SECOND), Some(Duration::from_secs(30)));
         assert_eq!(bans.left(2, 31 * SECOND), None);
         assert_eq!(bans.fail(1, &rules(), 31 * SECOND), None, "it is banned");

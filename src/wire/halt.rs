@@ -128,6 +128,7 @@ reasons! {
     InvalidRequest = "invalid-request", 400, "The request carries its credentials in more than one way";
     CredentialsMissing = "credentials-missing", 401, "This resource needs credentials";
     TokenInvalid = "token-invalid", 401, "The credentials are not valid";
+    ApiKeyInvalid = "api-key-invalid", 401, "The API key is not valid";
     NetworkDenied = "network-denied", 403, "This address may not use this resource";
     OriginDenied = "origin-denied", 403, "This origin may not use this resource";
     MethodDeniedForOrigin = "cors-method-denied", 403, "This method is not allowed across origins";

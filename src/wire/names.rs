@@ -55,6 +55,26 @@ pub fn strip_reserved(headers: &mut HeaderMap) -> usize {
     doomed.len()
 }
 
+/// Removes a field and every one that gateways would read as it: `x_api_key` is `x-api-key` to them.
+pub fn strip_alike(headers: &mut HeaderMap, name: &HeaderName) {
+    let alike = |held: &HeaderName| {
+        let (held, name) = (held.as_str().bytes(), name.as_str().bytes());
+        held.map(folded).eq(name.map(folded))
+    };
+    while let Some(held) = headers.keys().find(|held| alike(held)).cloned() {
+        headers.remove(held);
+    }
+}
+
+/// Every sign as `-`.
+fn folded(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() {
+        byte
+    } else {
+        b'-'
+    }
+}
+
 impl Rule {
     fn holds(self, name: &[u8]) -> bool {
         match self {
@@ -223,7 +243,8 @@ mod tests {
     use http::header::{HeaderName, HeaderValue};
 
     use super::{
-        Is, Rule, Starts, TwinOf, TwinsOf, reserved, rules_of, rules_of_x, strip_reserved,
+        Is, Rule, Starts, TwinOf, TwinsOf, reserved, rules_of, rules_of_x, strip_alike,
+        strip_reserved,
     };
 
     fn is_reserved(name: &str) -> bool {
@@ -368,6 +389,25 @@ mod tests {
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
         assert_eq!(strip_reserved(&mut headers), 0);
+    }
+
+    #[test]
+    fn what_reads_as_one_name_goes_with_it() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "x-api-key",
+            "x_api_key",
+            "x.api-key",
+            "x-api-key-id",
+            "x-apikey",
+        ] {
+            headers.append(name, HeaderValue::from_static("k"));
+        }
+        headers.append("x-api-key", HeaderValue::from_static("another"));
+        strip_alike(&mut headers, &HeaderName::from_static("x-api-key"));
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-api-key-id", "x-apikey"]);
     }
 
     #[test]

@@ -287,7 +287,15 @@ fn completions_and_man_know_every_verb() {
     }
     let man = stdout(&portcullis_verb(&["man"]));
     assert!(man.contains(".TH portcullis 1"));
-    for verb in ["RUN", "CHECK", "EXPLAIN", "INIT", "SCHEMA", "HEALTHCHECK"] {
+    for verb in [
+        "RUN",
+        "CHECK",
+        "EXPLAIN",
+        "INIT",
+        "HASH-KEY",
+        "SCHEMA",
+        "HEALTHCHECK",
+    ] {
         assert!(man.contains(&format!(".SH \"{verb}\"")), "{verb}");
     }
 }
