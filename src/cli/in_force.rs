@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     config::{Kind, Loaded, Section, Sources, Table, Value},
-    policy::Policies,
+    policy::{Policies, step_up::StepUp},
     snapshot::{Route, Snapshot, document},
 };
 
@@ -67,7 +67,7 @@ impl Listing<'_> {
                 }
                 self.section(path, section, stated.and_then(Value::as_table));
             }
-            Kind::NamedTables(section) => {
+            Kind::NamedTables(section) | Kind::Map(Kind::Table(section)) => {
                 let named = stated.and_then(Value::as_table);
                 for entry in named.iter().flat_map(|table| &table.entries) {
                     let path = format!("{path}.{}", entry.key);
@@ -119,6 +119,13 @@ fn describe_policies(out: &mut String, policies: &Policies) {
         ("body", policies.body_limit.describe()),
         ("cors", policies.cors.describe()),
         ("auth", policies.authn.describe()),
+        (
+            "sign-in",
+            policies
+                .step_up
+                .as_deref()
+                .map_or_else(Vec::new, StepUp::describe),
+        ),
         ("roles and scopes", policies.rbac.describe()),
         ("errors", policies.mask_errors.describe()),
         ("headers", policies.headers.describe()),

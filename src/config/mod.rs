@@ -39,7 +39,7 @@ pub use secret::{FilePath, SecretRef, readable_by_others};
 pub use section::{Key, Kind, Section, walk_keys};
 pub use units::Bytes;
 pub use url::HttpsUrl;
-pub use validate::{validate, validate_defaults};
+pub use validate::{nearest, validate, validate_defaults};
 pub use value::{Complaint, Entry, FromValue, Node, Table, Value, quoted};
 
 pub use crate::crypto::secret::Secret;

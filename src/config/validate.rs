@@ -125,8 +125,8 @@ fn unexpected(value: &Value, kind: &Kind, what: &str) -> Complaint {
     value.expected(what)
 }
 
-/// The known word that was probably meant.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The known word that was probably meant, if one is near enough.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // The distance is quadratic in the length, and nobody means a short word by a very long one.
     if word.len() > 64 {
         return None;

@@ -260,11 +260,14 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::TokenInvalid | Reason::ApiKeyInvalid => {
             "Get new credentials and send the request again."
         }
+        Reason::StepUpNeeded => "Sign in again as the WWW-Authenticate field says.",
         Reason::NetworkDenied => "Ask from a network that may use it.",
         Reason::OriginDenied | Reason::MethodDeniedForOrigin | Reason::HeaderDeniedForOrigin => {
             "The operator lists what other origins may do."
         }
-        Reason::RoleMissing | Reason::ScopeMissing => "Ask the operator for access.",
+        Reason::RoleMissing | Reason::PermissionMissing | Reason::ScopeMissing => {
+            "Ask the operator for access."
+        }
         Reason::RouteUnknown => "Check the address.",
         Reason::MethodNotAllowed => "The Allow field lists the methods that are.",
         Reason::MethodUnknown => "Use a method of HTTP that servers support.",

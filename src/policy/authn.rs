@@ -19,7 +19,7 @@ use self::{
     api_key::{ApiKeys, KeyHeader},
     bearer::Bearer,
 };
-use super::{challenge::challenge, mode::Mode, rbac};
+use super::{challenge::challenge, mode::Mode, rbac, roles::RoleBook, step_up};
 use crate::{
     config::{Key, Kind, Reader, Section},
     exchange::{Exchange, principal::Principal},
@@ -78,6 +78,18 @@ pub static SECTION: Section = Section {
             "",
         ),
         Key::new(
+            "permissions",
+            Kind::Table(&rbac::RULES),
+            "permissions that the caller's roles must grant, by [roles.NAME]",
+            "",
+        ),
+        Key::new(
+            "step_up",
+            Kind::Table(&step_up::SECTION),
+            step_up::SECTION.doc,
+            "",
+        ),
+        Key::new(
             "mode",
             Kind::Choice(Mode::WORDS),
             "enforce, monitor or off",
@@ -99,6 +111,8 @@ pub struct Books {
     pub issuers: IssuerBook,
     /// `[api_keys.NAME]`
     pub api_keys: KeyBook,
+    /// `[roles.NAME]`
+    pub roles: RoleBook,
 }
 
 /// The compiled policy.

@@ -18,7 +18,9 @@ pub mod network;
 pub mod quota;
 pub mod rate_limit;
 pub mod rbac;
+pub mod roles;
 pub mod security_headers;
+pub mod step_up;
 #[cfg(test)]
 mod trial;
 
@@ -46,6 +48,8 @@ pub struct Policies {
     pub cors: Arc<cors::Cors>,
     /// Who may ask.
     pub authn: Arc<authn::Authn>,
+    /// How and how lately the caller must have signed in, where the route asks for it.
+    pub step_up: Option<Arc<step_up::StepUp>>,
     /// Roles and scopes.
     pub rbac: Arc<rbac::Rbac>,
     /// What clients see of the backend's 5xx answers.
@@ -77,6 +81,9 @@ pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), H
     authn::admit(&policies.authn, exchange).await?;
     quota::admit(&policies.authn, exchange)?;
     rate_limit::admit_principal(&policies.rate_limits, exchange)?;
+    if let Some(step_up) = &policies.step_up {
+        step_up::admit(step_up, exchange)?;
+    }
     rbac::admit(&policies.rbac, exchange)?;
     Ok(())
 }

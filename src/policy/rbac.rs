@@ -1,17 +1,18 @@
-//! Roles and scopes: the last word on who may pass. Part of the section `auth`.
+//! Roles, permissions and scopes: the last word on who may pass. Part of the section `auth`.
 //!
-//! `any`, `all` and `none` must hold together. The principal alone counts; no header is read.
+//! `any`, `all` and `none` must hold together. The principal alone counts; no header is read. What a role brings with it
+//! stands in [`roles`](super::roles); the rules are turned into plain sets of roles here, when the file is read.
 
 use std::collections::BTreeSet;
 
-use super::{challenge::challenge, mode::Mode};
+use super::{challenge::challenge, mode::Mode, roles::RoleBook};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
     exchange::Exchange,
     wire::halt::{Halt, Reason, Refusal, Stage},
 };
 
-/// `roles = { … }` and `scopes = { … }`
+/// `roles = { … }`, `permissions = { … }` and `scopes = { … }`
 pub static RULES: Section = Section {
     name: "roles",
     doc: "names that the caller needs; all stated rules must hold",
@@ -40,20 +41,32 @@ pub static RULES: Section = Section {
 /// The compiled rules.
 #[derive(Debug, Default)]
 pub struct Rbac {
-    roles: Rules,
-    scopes: Rules,
+    roles: Demand,
+    permissions: Demand,
+    scopes: Demand,
     /// Pre-written `scope="…"` for the challenge; empty without scope rules.
     challenge: String,
     mode: Mode,
-    /// Where `roles` and `scopes` stand, for `explain`.
-    places: Places,
 }
 
+/// The rules of one kind of name, and the sets that meet them.
 #[derive(Debug, Default)]
-struct Places {
-    roles: Box<str>,
-    scopes: Box<str>,
+struct Demand {
+    /// Whoever has one of these meets `any`; `None` without such a rule.
+    any: Option<Names>,
+    /// One of each of these is needed.
+    all: Vec<Names>,
+    /// Whoever has one of these is refused.
+    none: Names,
+    /// As the file has it, for people.
+    stated: Rules,
+    /// Where it stands, for `explain`.
+    place: Box<str>,
 }
+
+/// Names in order.
+#[derive(Debug, Default)]
+struct Names(Box<[Box<str>]>);
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Rules {
@@ -63,37 +76,52 @@ struct Rules {
 }
 
 /// Compiles the rules out of the section `auth`.
-pub fn compile(levels: &Reader<'_>) -> Rbac {
+pub fn compile(levels: &Reader<'_>, book: &RoleBook) -> Rbac {
     if levels.nearest_scalar("auth").is_some() {
         return Rbac::default();
     }
-    let reader = levels.section("auth");
-    let roles = rules(&reader.section("roles"));
-    let scopes = rules(&reader.section("scopes"));
-    let mode = reader.get("mode").unwrap_or_default();
-    let challenge = challenge_words(&scopes);
-    if scopes
-        .any
-        .iter()
-        .chain(&scopes.all)
-        .any(|scope| !is_scope(scope))
-    {
-        reader.error(
+    let auth = levels.section("auth");
+    let scopes = rules(&auth.section("scopes"));
+    if scopes.wanted().any(|scope| !is_scope(scope)) {
+        auth.error(
             "scopes",
             "a scope has characters that no scope may have",
             Some("visible ASCII without quote, backslash and space (RFC 6749 §3.3)".into()),
         );
     }
+    let demand = |key: &str, rules: Rules, meets: &dyn Fn(&str) -> Vec<Box<str>>| Demand {
+        place: auth.whence(key),
+        ..Demand::new(rules, meets)
+    };
     Rbac {
-        roles,
-        scopes,
-        challenge,
-        mode,
-        places: Places {
-            roles: reader.whence("roles"),
-            scopes: reader.whence("scopes"),
-        },
+        challenge: challenge_words(&auth),
+        roles: demand("roles", role_rules(&auth, book), &|role| book.holders(role)),
+        permissions: demand(
+            "permissions",
+            permission_rules(&auth, book),
+            &|permission| book.granting(permission),
+        ),
+        scopes: demand("scopes", scopes, &|scope| vec![scope.into()]),
+        mode: auth.get("mode").unwrap_or_default(),
     }
+}
+
+fn role_rules(auth: &Reader<'_>, book: &RoleBook) -> Rules {
+    let reader = auth.section("roles");
+    let rules = rules(&reader);
+    for (key, role) in rules.each() {
+        book.check_role(&reader, key, role);
+    }
+    rules
+}
+
+fn permission_rules(auth: &Reader<'_>, book: &RoleBook) -> Rules {
+    let reader = auth.section("permissions");
+    let rules = rules(&reader);
+    for (key, permission) in rules.each() {
+        book.check_permission(&reader, key, permission);
+    }
+    rules
 }
 
 fn rules(reader: &Reader<'_>) -> Rules {
@@ -120,104 +148,156 @@ fn rules(reader: &Reader<'_>) -> Rules {
 }
 
 /// RFC 6749 §3.3: scope-token.
-fn is_scope(scope: &str) -> bool {
+pub(super) fn is_scope(scope: &str) -> bool {
     !scope.is_empty()
         && scope
             .bytes()
             .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }
 
-fn challenge_words(scopes: &Rules) -> String {
-    let wanted: BTreeSet<&str> = scopes
-        .all
-        .iter()
-        .chain(&scopes.any)
-        .map(AsRef::as_ref)
-        .collect();
-    if wanted.is_empty() {
-        return String::new();
-    }
+/// The scopes that the section `auth` asks for, joined by spaces; `None` without such rules.
+pub(super) fn wanted_scopes(auth: &Reader<'_>) -> Option<String> {
+    let scopes = rules(&auth.section("scopes"));
+    let wanted: BTreeSet<&str> = scopes.wanted().collect();
     let list: Vec<&str> = wanted.into_iter().collect();
-    format!(
-        ", error=\"insufficient_scope\", scope=\"{}\"",
-        list.join(" ")
-    )
+    (!list.is_empty()).then(|| list.join(" "))
+}
+
+fn challenge_words(auth: &Reader<'_>) -> String {
+    wanted_scopes(auth).map_or_else(String::new, |scopes| {
+        format!(", error=\"insufficient_scope\", scope=\"{scopes}\"")
+    })
+}
+
+impl Rules {
+    /// Every name with the key that it stands under.
+    fn each(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let rules = [("any", &self.any), ("all", &self.all), ("none", &self.none)];
+        let names = rules.into_iter();
+        names.flat_map(|(key, names)| names.iter().map(move |name| (key, &**name)))
+    }
+
+    /// The names that a caller may need.
+    fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().chain(&self.any).map(AsRef::as_ref)
+    }
+}
+
+impl Demand {
+    /// The rules, each name turned into the set of those that meet it.
+    fn new(stated: Rules, meets: &dyn Fn(&str) -> Vec<Box<str>>) -> Self {
+        let union = |names: &[Box<str>]| Names::new(names.iter().flat_map(|name| meets(name)));
+        Self {
+            any: (!stated.any.is_empty()).then(|| union(&stated.any)),
+            all: stated
+                .all
+                .iter()
+                .map(|name| Names::new(meets(name)))
+                .collect(),
+            none: union(&stated.none),
+            stated,
+            place: Box::default(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.stated == Rules::default()
+    }
+
+    fn holds(&self, held: &[Box<str>]) -> bool {
+        self.any.as_ref().is_none_or(|any| any.meet(held))
+            && self.all.iter().all(|names| names.meet(held))
+            && !self.none.meet(held)
+    }
+}
+
+impl Names {
+    fn new(names: impl IntoIterator<Item = Box<str>>) -> Self {
+        let names: BTreeSet<Box<str>> = names.into_iter().collect();
+        Self(names.into_iter().collect())
+    }
+
+    /// Whether one of these is among those that are held.
+    fn meet(&self, held: &[Box<str>]) -> bool {
+        /// Up to here a look at each is the shorter way.
+        const FEW: usize = 8;
+        if self.0.len() <= FEW {
+            return self.0.iter().any(|name| held.contains(name));
+        }
+        held.iter().any(|name| self.0.binary_search(name).is_ok())
+    }
 }
 
 impl Rbac {
+    /// Each kind of rule that is stated: its name, what it asks for, what the caller has to meet it with.
+    fn stated(&self) -> impl Iterator<Item = (&'static str, &Demand, Held)> {
+        let demands = [
+            ("roles", &self.roles, Held::Roles),
+            ("permissions", &self.permissions, Held::Roles),
+            ("scopes", &self.scopes, Held::Scopes),
+        ];
+        demands
+            .into_iter()
+            .filter(|(_, demand, _)| !demand.is_empty())
+    }
+
     /// What the caller needs, for `check -v`.
     pub fn describe(&self) -> Vec<(String, String)> {
-        let rules = [
-            ("roles", &self.roles, &self.places.roles),
-            ("scopes", &self.scopes, &self.places.scopes),
-        ];
-        rules
-            .into_iter()
-            .filter(|(_, rules, _)| **rules != Rules::default())
-            .map(|(name, rules, place)| (name.to_owned(), format!("{rules} ({place})")))
+        self.stated()
+            .map(|(name, demand, _)| (name.to_owned(), demand.to_string()))
             .collect()
     }
 
     fn note(&self, exchange: &mut Exchange) {
-        if exchange.journal.is_none() {
-            return;
-        }
         let Some(principal) = exchange.principal.clone() else {
             return exchange.note(Stage::Rbac, || "nobody to judge".to_owned());
         };
-        for (name, rules, held, place) in [
-            ("roles", &self.roles, &principal.roles, &self.places.roles),
-            (
-                "scopes",
-                &self.scopes,
-                &principal.scopes,
-                &self.places.scopes,
-            ),
-        ] {
-            if *rules != Rules::default() {
-                exchange.note(Stage::Rbac, || {
-                    let outcome = if rules.hold(held) {
-                        "holds"
-                    } else {
-                        "does not hold"
-                    };
-                    let held = if held.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        held.join(", ")
-                    };
-                    format!("{name}: {rules} ({place}) {outcome}; the caller has {held}")
-                });
-            }
+        for (name, demand, kind) in self.stated() {
+            let held = match kind {
+                Held::Roles => &principal.roles,
+                Held::Scopes => &principal.scopes,
+            };
+            let outcome = if demand.holds(held) {
+                "holds"
+            } else {
+                "does not hold"
+            };
+            let held = if held.is_empty() {
+                "none".to_owned()
+            } else {
+                held.join(", ")
+            };
+            exchange.note(Stage::Rbac, || {
+                format!("{name}: {demand} {outcome}; the caller has {held}")
+            });
         }
     }
 }
 
-impl std::fmt::Display for Rules {
+/// What of a principal meets a rule.
+#[derive(Clone, Copy)]
+enum Held {
+    Roles,
+    Scopes,
+}
+
+impl std::fmt::Display for Demand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rules = [("any", &self.any), ("all", &self.all), ("none", &self.none)];
-        let mut first = true;
-        for (word, names) in rules.into_iter().filter(|(_, names)| !names.is_empty()) {
-            let comma = if first { "" } else { ", " };
-            write!(f, "{comma}{word} of {}", names.join(", "))?;
-            first = false;
-        }
-        Ok(())
-    }
-}
-
-impl Rules {
-    fn hold(&self, held: &[Box<str>]) -> bool {
-        (self.any.is_empty() || self.any.iter().any(|name| held.contains(name)))
-            && self.all.iter().all(|name| held.contains(name))
-            && !self.none.iter().any(|name| held.contains(name))
+        let Rules { any, all, none } = &self.stated;
+        let rules = [("any", any), ("all", all), ("none", none)];
+        let rules: Vec<String> = rules
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(word, names)| format!("{word} of {}", names.join(", ")))
+            .collect();
+        write!(f, "{} ({})", rules.join(", "), self.place)
     }
 }
 
 /// Asks whether the principal has what the route needs.
 ///
 /// # Errors
-/// 403 `role-missing` or `scope-missing`; with scope rules the challenge of RFC 6750 §3.1.
+/// 403 `role-missing`, `permission-missing` or `scope-missing`; with scope rules the challenge of RFC 6750 §3.1.
 pub fn admit(policy: &Rbac, exchange: &mut Exchange) -> Result<(), Halt> {
     if policy.mode == Mode::Off {
         exchange.note(Stage::Rbac, || "off".to_owned());
@@ -226,18 +306,21 @@ pub fn admit(policy: &Rbac, exchange: &mut Exchange) -> Result<(), Halt> {
     if exchange.journal.is_some() {
         policy.note(exchange);
     }
-    let verdict = match &exchange.principal {
-        // Public routes have no rules, and a monitored `auth` has noted the missing principal already.
-        None => return Ok(()),
-        Some(principal) if !policy.roles.hold(&principal.roles) => {
-            Err(refuse(policy, exchange, Reason::RoleMissing))
-        }
-        Some(principal) if !policy.scopes.hold(&principal.scopes) => {
-            Err(refuse(policy, exchange, Reason::ScopeMissing))
-        }
-        Some(_) => Ok(()),
+    // Public routes have no rules, and a monitored `auth` has noted the missing principal already.
+    let Some(principal) = &exchange.principal else {
+        return Ok(());
     };
-    policy.mode.apply(verdict, exchange)
+    let reason = if !policy.roles.holds(&principal.roles) {
+        Reason::RoleMissing
+    } else if !policy.permissions.holds(&principal.roles) {
+        Reason::PermissionMissing
+    } else if !policy.scopes.holds(&principal.scopes) {
+        Reason::ScopeMissing
+    } else {
+        return Ok(());
+    };
+    let refusal = refuse(policy, exchange, reason);
+    policy.mode.apply(Err(refusal), exchange)
 }
 
 fn refuse(policy: &Rbac, exchange: &Exchange, reason: Reason) -> Halt {
@@ -252,9 +335,19 @@ fn refuse(policy: &Rbac, exchange: &Exchange, reason: Reason) -> Halt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{roles, trial};
 
     fn names(list: &[&str]) -> Vec<Box<str>> {
         list.iter().map(|name| (*name).into()).collect()
+    }
+
+    /// The rules of the section `auth` in a file with these roles.
+    fn rbac(text: &str) -> Rbac {
+        trial::compiled(text, |reader| compile(reader, &roles::compile(reader)))
+    }
+
+    fn errors(text: &str) -> Vec<(String, String)> {
+        trial::errors(text, |reader| compile(reader, &roles::compile(reader)))
     }
 
     #[test]
@@ -264,11 +357,86 @@ mod tests {
             all: names(&["c"]),
             none: names(&["x"]),
         };
-        assert!(rules.hold(&names(&["b", "c"])));
-        assert!(!rules.hold(&names(&["c"])));
-        assert!(!rules.hold(&names(&["a"])));
-        assert!(!rules.hold(&names(&["a", "c", "x"])));
-        assert!(Rules::default().hold(&[]));
+        let demand = Demand::new(rules, &|name| vec![name.into()]);
+        assert!(demand.holds(&names(&["b", "c"])));
+        assert!(!demand.holds(&names(&["c"])));
+        assert!(!demand.holds(&names(&["a"])));
+        assert!(!demand.holds(&names(&["a", "c", "x"])));
+        assert!(Demand::default().holds(&[]));
+    }
+
+    const SHOP: &str = "\
+[roles.admin]
+inherits = ['editor']
+permissions = ['users.remove']
+[roles.editor]
+inherits = ['reader']
+permissions = ['orders.write']
+[roles.reader]
+permissions = ['orders.read']
+[roles.suspended]
+[roles.fraud]
+inherits = ['suspended']
+[auth]
+";
+
+    #[test]
+    fn whoever_inherits_a_role_has_it_for_better_and_for_worse() {
+        let rbac = rbac(&format!(
+            "{SHOP}roles = {{ any = ['reader'], none = ['suspended'] }}"
+        ));
+        for (held, passes) in [
+            (&["reader"][..], true),
+            (&["admin"], true),
+            (&["admin", "stranger"], true),
+            (&["stranger"], false),
+            (&["admin", "suspended"], false),
+            (&["admin", "fraud"], false),
+        ] {
+            assert_eq!(rbac.roles.holds(&names(held)), passes, "{held:?}");
+        }
+    }
+
+    #[test]
+    fn all_wants_each_of_them_from_whichever_role() {
+        let rbac = rbac(&format!(
+            "{SHOP}permissions = {{ all = ['orders.read', 'users.remove'] }}"
+        ));
+        for (held, passes) in [
+            (&["admin"][..], true),
+            (&["editor"], false),
+            (&["orders.read", "users.remove"], false),
+            (&[], false),
+        ] {
+            assert_eq!(rbac.permissions.holds(&names(held)), passes, "{held:?}");
+        }
+    }
+
+    #[test]
+    fn many_names_are_found_like_few() {
+        let many: Vec<String> = (0..100).map(|n| format!("r{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let all = Names::new(names(&many));
+        assert!(many.iter().all(|name| all.meet(&names(&["x", name]))));
+        assert!(!all.meet(&names(&["x", "r100", ""])));
+    }
+
+    #[test]
+    fn names_that_the_table_does_not_have_are_refused() {
+        let found = errors(&format!(
+            "{SHOP}roles = {{ any = ['reeder'], none = ['suspendet'] }}\npermissions = {{ all = ['orders.reed'] }}"
+        ));
+        let messages: Vec<_> = found.iter().map(|(_, message)| message.as_str()).collect();
+        assert_eq!(
+            messages,
+            [
+                "there is no role `reeder`",
+                "there is no role `suspendet`",
+                "no role grants `orders.reed`"
+            ]
+        );
+        assert!(errors("[auth]\nroles = { any = ['anything'] }").is_empty());
+        assert_eq!(errors("[auth]\npermissions = { any = ['x'] }").len(), 1);
     }
 
     #[test]

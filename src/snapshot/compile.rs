@@ -15,6 +15,7 @@ use crate::{
     policy::{
         authn::Books,
         rate_limit::{Description, LimiterBook},
+        roles,
     },
     state::{limiter::Limiter, registry::Named},
     upstream::endpoint::Endpoint,
@@ -68,6 +69,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let books = Books {
         issuers: issuers::compile(&root, survivors),
         api_keys: keys.book,
+        roles: roles::compile(&root),
     };
     let parts = Parts {
         clusters: &upstreams.clusters,

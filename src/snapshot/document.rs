@@ -8,7 +8,8 @@ use super::{
 use crate::{
     config::{Key, Kind, Section},
     policy::{
-        authn, ban, body_limit, cookies, cors, mask_errors, network, rate_limit, security_headers,
+        authn, ban, body_limit, cookies, cors, mask_errors, network, rate_limit, roles,
+        security_headers,
     },
 };
 
@@ -48,6 +49,12 @@ pub static ROOT: Section = Section {
             "api_keys",
             Kind::NamedTables(&API_KEY),
             "keys that callers show",
+            "",
+        ),
+        Key::new(
+            "roles",
+            Kind::Map(&Kind::Table(&roles::SECTION)),
+            "what roles bring with them: other roles, and permissions",
             "",
         ),
         Key::new(

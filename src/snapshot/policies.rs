@@ -21,6 +21,7 @@ use crate::{
         rate_limit::{self, Desk, LimiterBook, RateLimits},
         rbac::{self, Rbac},
         security_headers::{self, SecurityHeaders},
+        step_up::{self, StepUp},
     },
 };
 
@@ -45,7 +46,12 @@ pub(super) struct Level<'a> {
 }
 
 /// What the key `auth` says.
-type Access = (Arc<Authn>, Arc<Rbac>);
+#[derive(Clone, Debug)]
+struct Access {
+    authn: Arc<Authn>,
+    step_up: Option<Arc<StepUp>>,
+    rbac: Arc<Rbac>,
+}
 
 /// Where the compiled forms of one policy are kept.
 type Cell<T> = for<'l> fn(&'l Level<'_>) -> &'l OnceCell<T>;
@@ -125,16 +131,17 @@ impl<'a> Level<'a> {
 
     /// The policies of this level for requests that meet no route: nobody is asked who they are.
     pub(super) fn unrouted(&self, parts: &Parts<'_>, limiters: &mut LimiterBook) -> Arc<Policies> {
-        let anybody = (
-            Arc::new(Authn::Public("default".into())),
-            Arc::new(Rbac::default()),
-        );
+        let anybody = Access {
+            authn: Arc::new(Authn::Public("default".into())),
+            step_up: None,
+            rbac: Arc::new(Rbac::default()),
+        };
         self.with_access(anybody, parts, limiters)
     }
 
     fn with_access(
         &self,
-        (authn, rbac): Access,
+        access: Access,
         parts: &Parts<'_>,
         limiters: &mut LimiterBook,
     ) -> Arc<Policies> {
@@ -156,8 +163,9 @@ impl<'a> Level<'a> {
             ),
             body_limit: self.section("body", |level| &level.body_limit, body),
             cors: self.section("cors", |level| &level.cors, cors::compile),
-            authn,
-            rbac,
+            authn: access.authn,
+            step_up: access.step_up,
+            rbac: access.rbac,
             mask_errors: self.section(
                 "mask_errors",
                 |level| &level.mask_errors,
@@ -172,10 +180,14 @@ impl<'a> Level<'a> {
 fn access(levels: &Reader<'_>, parts: &Parts<'_>) -> Access {
     let authn = authn::compile(levels, parts.books);
     let rbac = match &authn {
-        Authn::Required(_) => rbac::compile(levels),
+        Authn::Required(_) => rbac::compile(levels, &parts.books.roles),
         Authn::Public(_) => Rbac::default(),
     };
-    (Arc::new(authn), Arc::new(rbac))
+    Access {
+        authn: Arc::new(authn),
+        step_up: step_up::compile(levels).map(Arc::new),
+        rbac: Arc::new(rbac),
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,9 @@ pub enum Stage {
     Authn,
     /// Limits by principal.
     Quota,
-    /// Roles and scopes.
+    /// How and how lately the caller signed in.
+    Mfa,
+    /// Roles, permissions, scopes and conditions.
     Rbac,
     /// The way to the backend.
     Forward,
@@ -41,7 +43,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Wire,
         Self::Normalise,
         Self::Route,
@@ -52,6 +54,7 @@ impl Stage {
         Self::Cors,
         Self::Authn,
         Self::Quota,
+        Self::Mfa,
         Self::Rbac,
         Self::Forward,
         Self::Headers,
@@ -71,6 +74,7 @@ impl Stage {
             Self::Cors => "cors",
             Self::Authn => "authn",
             Self::Quota => "quota",
+            Self::Mfa => "mfa",
             Self::Rbac => "rbac",
             Self::Forward => "forward",
             Self::Headers => "headers",
@@ -129,11 +133,13 @@ reasons! {
     CredentialsMissing = "credentials-missing", 401, "This resource needs credentials";
     TokenInvalid = "token-invalid", 401, "The credentials are not valid";
     ApiKeyInvalid = "api-key-invalid", 401, "The API key is not valid";
+    StepUpNeeded = "step-up-needed", 401, "This resource needs a stronger or fresher sign-in";
     NetworkDenied = "network-denied", 403, "This address may not use this resource";
     OriginDenied = "origin-denied", 403, "This origin may not use this resource";
     MethodDeniedForOrigin = "cors-method-denied", 403, "This method is not allowed across origins";
     HeaderDeniedForOrigin = "cors-header-denied", 403, "This header is not allowed across origins";
     RoleMissing = "role-missing", 403, "The caller lacks a role that this resource needs";
+    PermissionMissing = "permission-missing", 403, "The caller lacks a permission that this resource needs";
     ScopeMissing = "scope-missing", 403, "The token lacks a scope that this resource needs";
     RouteUnknown = "route-unknown", 404, "Nothing is served here";
     MethodNotAllowed = "method-not-allowed", 405, "This method is not allowed here";

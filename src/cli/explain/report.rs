@@ -161,6 +161,7 @@ impl<'a> Report<'a> {
             Stage::Ban => "nobody is asked, so nobody is banned",
             Stage::RateLimit => "no limit is stated",
             Stage::Quota => "no limit is by principal",
+            Stage::Mfa => "no fresh sign-in is asked for",
             Stage::Rbac => "no role or scope is asked for",
             Stage::Forward => "forwarded",
             Stage::Headers | Stage::Cookies => "not applied: refused before there was a request",
