@@ -4,6 +4,7 @@
 //! Limits start full here: those of a running gate are neither asked nor counted down.
 
 mod claims;
+mod matrix;
 mod report;
 mod request;
 
@@ -31,9 +32,17 @@ pub struct ExplainArgs {
     #[command(flatten)]
     file: FileArgs,
     /// Method of the request
-    method: String,
+    #[arg(required_unless_present = "matrix", conflicts_with = "matrix")]
+    method: Option<String>,
     /// Its URL, such as `https://app.example/api/users/7`
-    url: String,
+    #[arg(required_unless_present = "matrix")]
+    url: Option<String>,
+    /// Instead: print as CSV which role may do what on which route
+    #[arg(long)]
+    matrix: bool,
+    /// Compare the matrix with this file, and fail with 1 when anything differs
+    #[arg(long, value_name = "FILE", requires = "matrix")]
+    expect: Option<PathBuf>,
     /// A header field; may be repeated
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -45,7 +54,8 @@ pub struct ExplainArgs {
     from: IpAddr,
 }
 
-/// Explains. 0 whatever the gate would answer; 2 for a bad file or a request that cannot be made.
+/// Explains. 0 whatever the gate would answer; 1 for a matrix that is not as expected; 2 for a bad file or a request
+/// that cannot be made.
 pub fn run(args: &ExplainArgs) -> ExitCode {
     let loaded = load(&args.file.path(), &args.file.set);
     let Some(compiled) = compile(&loaded, &loaded.problems, &Survivors::offline()) else {
@@ -54,6 +64,9 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
         eprint!("{}", render(&errors, &loaded.sources, color()));
         return ExitCode::from(BAD_FILE);
     };
+    if args.matrix {
+        return matrix::run(&compiled, args.expect.as_deref());
+    }
     let asked = match Asked::new(args) {
         Ok(asked) => asked,
         Err(message) => return misused(&message),

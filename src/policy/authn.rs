@@ -171,6 +171,14 @@ impl Authn {
         vec![("require".to_owned(), who)]
     }
 
+    /// The mode in which callers are asked who they are; `None` where nobody is.
+    pub fn asking_mode(&self) -> Option<Mode> {
+        match self {
+            Self::Public(_) => None,
+            Self::Required(required) => Some(required.mode),
+        }
+    }
+
     /// The issuers whose tokens count here.
     pub fn issuers(&self) -> &[Arc<Issuer>] {
         let Self::Required(required) = self else {

@@ -15,6 +15,7 @@ pub mod csp;
 pub mod mask_errors;
 pub mod mode;
 pub mod network;
+pub mod outlook;
 pub mod quota;
 pub mod rate_limit;
 pub mod rbac;

@@ -241,6 +241,22 @@ impl Rbac {
             .filter(|(_, demand, _)| !demand.is_empty())
     }
 
+    /// Whether a caller with this role alone has the roles and permissions that are needed.
+    pub fn lets_in(&self, role: &str) -> bool {
+        let held = [role.into()];
+        self.roles.holds(&held) && self.permissions.holds(&held)
+    }
+
+    /// Whether it depends on scopes too.
+    pub fn asks_for_scopes(&self) -> bool {
+        !self.scopes.is_empty()
+    }
+
+    /// The roles that the rules name.
+    pub fn named_roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.stated.each().map(|(_, role)| role)
+    }
+
     /// What the caller needs, for `check -v`.
     pub fn describe(&self) -> Vec<(String, String)> {
         self.stated()

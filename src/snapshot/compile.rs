@@ -31,12 +31,18 @@ pub struct Compiled {
     limiters: Vec<Named<Description, Limiter>>,
     endpoints: Vec<Named<EndpointRules, Endpoint>>,
     issuers: Vec<std::sync::Arc<Issuer>>,
+    roles: Vec<String>,
 }
 
 impl Compiled {
     /// The issuers that the file names.
     pub fn issuers(&self) -> &[std::sync::Arc<Issuer>] {
         &self.issuers
+    }
+
+    /// The roles that the file declares, in order.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().map(String::as_str)
     }
 
     /// The limiters that the file names.
@@ -104,5 +110,6 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         limiters,
         endpoints: upstreams.endpoints,
         issuers: issuers::whole(&books.issuers),
+        roles: books.roles.names().map(ToOwned::to_owned).collect(),
     })
 }

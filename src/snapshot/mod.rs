@@ -83,6 +83,8 @@ pub struct RouteFacts {
 pub struct Told {
     /// What it matches: methods, hosts, pattern.
     pub matches: Box<str>,
+    /// Its methods with spaces between; `*` for any.
+    pub methods: Box<str>,
     /// Where the file declares it, as `file:line`.
     pub place: Box<str>,
 }

@@ -169,7 +169,7 @@ impl Compiler<'_> {
         let matches = shown(group, &rest, &[]);
         let id = self.add(
             group,
-            (&rest, &rest, &matches),
+            (&rest, &rest, matches),
             blueprint,
             (policies, cluster),
         );
@@ -256,7 +256,7 @@ impl Compiler<'_> {
         let matches = shown(group, &pattern, &methods);
         let id = self.add(
             group,
-            (&name, &pattern, &matches),
+            (&name, &pattern, matches),
             route,
             (policies, cluster),
         );
@@ -277,7 +277,7 @@ impl Compiler<'_> {
     fn add(
         &mut self,
         group: &Group,
-        (name, pattern, matches): (&str, &str, &str),
+        (name, pattern, told): (&str, &str, Told),
         reader: &Reader<'_>,
         (policies, cluster): (Arc<Policies>, Arc<Cluster>),
     ) -> RouteId {
@@ -299,8 +299,8 @@ impl Compiler<'_> {
             policies,
             cluster,
             told: Box::new(Told {
-                matches: matches.into(),
                 place: place.unwrap_or_default().into(),
+                ..told
             }),
         }));
         id
@@ -398,8 +398,8 @@ impl Compiler<'_> {
     }
 }
 
-/// `GET, HEAD on app.example: /users/{id}`
-fn shown(group: &Group, pattern: &str, methods: &[Method]) -> String {
+/// `GET, HEAD on app.example: /users/{id}`, its place left open.
+fn shown(group: &Group, pattern: &str, methods: &[Method]) -> Told {
     let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
     let hosts: Vec<&str> = group.hosts.iter().map(HostPattern::as_str).collect();
     let or_any = |words: &[&str], any: &str| {
@@ -409,11 +409,21 @@ fn shown(group: &Group, pattern: &str, methods: &[Method]) -> String {
             words.join(", ")
         }
     };
-    format!(
+    let matches = format!(
         "{} on {}: {pattern}",
         or_any(&methods, "any method"),
         or_any(&hosts, "any host")
-    )
+    );
+    let methods = if methods.is_empty() {
+        "*".to_owned()
+    } else {
+        methods.join(" ")
+    };
+    Told {
+        matches: matches.into(),
+        methods: methods.into(),
+        place: Box::default(),
+    }
 }
 
 /// The prefix without its last slash; empty for `/`.

@@ -44,19 +44,23 @@ enum Scheme {
 impl Asked {
     /// Reads the command line.
     pub(super) fn new(args: &ExplainArgs) -> Result<Self, String> {
-        let method = Method::from_bytes(args.method.as_bytes())
-            .map_err(|_| format!("`{}` is no method", args.method))?;
-        let (scheme, rest) = match args.url.split_once("://") {
+        let (name, url) = (
+            args.method.as_deref().unwrap_or_default(),
+            args.url.as_deref().unwrap_or_default(),
+        );
+        let method =
+            Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no method"))?;
+        let (scheme, rest) = match url.split_once("://") {
             Some(("https", rest)) => (Scheme::Https, rest),
             Some(("http", rest)) => (Scheme::Http, rest),
-            _ => return Err(no_url(&args.url)),
+            _ => return Err(no_url(url)),
         };
         // A fragment stays with the client.
         let rest = rest.split('#').next().unwrap_or_default();
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         if authority.is_empty() {
-            return Err(no_url(&args.url));
+            return Err(no_url(url));
         }
         let mut fields = Vec::new();
         for line in &args.headers {
@@ -71,7 +75,7 @@ impl Asked {
         let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Self {
             method,
-            url: args.url.clone(),
+            url: url.to_owned(),
             scheme,
             authority: authority.to_owned(),
             target: format!("{slash}{target}"),
