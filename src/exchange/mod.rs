@@ -55,6 +55,8 @@ pub enum CorsFact {
     Allowed(HeaderValue),
     /// The origin is not on the list.
     NotAllowed,
+    /// The answer is the gate's own and for everybody, from whatever origin.
+    Anybody,
 }
 
 /// The limit that is nearest to refusing, for the `RateLimit` field.

@@ -1,5 +1,6 @@
 //! From a normal request to an [`Admitted`] one: the redirect to https, the route, the policies.
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header, header::HeaderValue};
 
 use super::{record::Recording, worker::Worker};
@@ -91,6 +92,12 @@ pub async fn judge<'a>(
         exchange.note(Stage::Route, || "in clear: sent to https".to_owned());
         return Err(reply);
     }
+    if let Some(book) = &snapshot.metadata
+        && let Some(answer) = book.answer(exchange)
+    {
+        policy::admit_unrouted(&snapshot.unrouted, exchange)?;
+        return Err(answer);
+    }
     let (id, route) = match find(snapshot, exchange) {
         Ok(found) => found,
         Err(halt) => {
@@ -137,6 +144,7 @@ fn redirect(snapshot: &Snapshot, exchange: &Exchange) -> Option<Halt> {
         stage: Stage::Route,
         status,
         headers,
+        body: Bytes::new(),
     })))
 }
 

@@ -70,7 +70,7 @@ pub fn plain(halt: Halt, exchange: &Exchange) -> Response<Bytes> {
     match halt {
         Halt::Refuse(refusal) => problem::render(&refusal, exchange),
         Halt::Reply(reply) => {
-            let mut response = Response::new(Bytes::new());
+            let mut response = Response::new(reply.body);
             *response.status_mut() = reply.status;
             *response.headers_mut() = reply.headers;
             response

@@ -19,7 +19,14 @@ use self::{
     api_key::{ApiKeys, KeyHeader},
     bearer::Bearer,
 };
-use super::{challenge::challenge, mode::Mode, rbac, roles::RoleBook, step_up};
+use super::{
+    challenge::challenge,
+    mode::Mode,
+    protected_resource::{self, Resource},
+    rbac,
+    roles::RoleBook,
+    step_up,
+};
 use crate::{
     config::{Key, Kind, Reader, Section},
     exchange::{Exchange, principal::Principal},
@@ -90,6 +97,12 @@ pub static SECTION: Section = Section {
             "",
         ),
         Key::new(
+            "resource",
+            Kind::Url,
+            "identifier of the protected resource, whose metadata the gate then serves (RFC 9728)",
+            "",
+        ),
+        Key::new(
             "mode",
             Kind::Choice(Mode::WORDS),
             "enforce, monitor or off",
@@ -134,6 +147,8 @@ pub struct Required {
     /// The one that carries API keys, with all that read like it.
     concealed_key: Option<HeaderName>,
     mode: Mode,
+    /// The protected resource that refusals point to.
+    resource: Option<Arc<Resource>>,
     /// Where the section stands, for `explain`.
     place: Box<str>,
 }
@@ -176,6 +191,14 @@ impl Authn {
         match self {
             Self::Public(_) => None,
             Self::Required(required) => Some(required.mode),
+        }
+    }
+
+    /// The protected resource that this is part of, if clients are told of it.
+    pub fn resource(&self) -> Option<&Arc<Resource>> {
+        match self {
+            Self::Public(_) => None,
+            Self::Required(required) => required.resource.as_ref(),
         }
     }
 
@@ -283,6 +306,7 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
             Mode::Enforce | Mode::Monitor => means(&require, (&reader, key_header.as_ref()), books),
         },
         mode,
+        resource: protected_resource::read(&reader),
         place,
     })
 }
@@ -341,7 +365,7 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
         }
         Err(halt) => {
             exchange.forged |= halt.is_forgery();
-            Err(halt)
+            Err(required.announce(halt))
         }
     };
     required.mode.apply(verdict, exchange)
@@ -354,6 +378,14 @@ impl Required {
         }
         let means: Vec<String> = self.means.iter().map(Means::explain).collect();
         format!("{} ({})", means.join(", or "), self.place)
+    }
+
+    /// The refusal with the resource that it guards.
+    fn announce(&self, halt: Halt) -> Halt {
+        match (halt, &self.resource) {
+            (Halt::Refuse(refusal), Some(resource)) => resource.announce(*refusal).into(),
+            (halt, _) => halt,
+        }
     }
 
     async fn identify(&self, exchange: &mut Exchange) -> Result<Arc<Principal>, Halt> {

@@ -5,6 +5,7 @@
 //! It is no guard against forged requests: browsers send simple ones without asking. WebSocket handshakes, which they
 //! send without asking too, are judged in `handshake`.
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
     header::{
@@ -158,12 +159,17 @@ fn found(fact: &CorsFact) -> &'static str {
         CorsFact::NoOrigin => "the request names no origin",
         CorsFact::Allowed(_) => "the origin is on the list",
         CorsFact::NotAllowed => "the origin is not on the list: browsers keep the answer from it",
+        CorsFact::Anybody => "the answer is for everybody",
     }
 }
 
 /// Writes the fields of the policy in place of the backend's own, on every answer.
 pub fn finish(policy: &Cors, exchange: &mut Exchange, answer: &mut Parts) {
     let headers = &mut answer.headers;
+    if matches!(exchange.cors, CorsFact::Anybody) {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        return;
+    }
     let rules = match &policy.state {
         State::Backend => return,
         State::Absent => return strip(headers),
@@ -189,7 +195,7 @@ pub fn finish(policy: &Cors, exchange: &mut Exchange, answer: &mut Parts) {
             rules.name_origin(headers, origin);
         }
         CorsFact::NotAllowed if rules.monitor == Monitor::Watched => {}
-        CorsFact::NotAllowed | CorsFact::NoOrigin => strip(headers),
+        CorsFact::NotAllowed | CorsFact::NoOrigin | CorsFact::Anybody => strip(headers),
     }
 }
 
@@ -284,6 +290,7 @@ fn no_content(headers: HeaderMap) -> Halt {
         stage: Stage::Cors,
         status: StatusCode::NO_CONTENT,
         headers,
+        body: Bytes::new(),
     }))
 }
 

@@ -16,6 +16,7 @@ pub mod mask_errors;
 pub mod mode;
 pub mod network;
 pub mod outlook;
+pub mod protected_resource;
 pub mod quota;
 pub mod rate_limit;
 pub mod rbac;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{challenge::challenge, mode::Mode, roles::RoleBook};
+use super::{challenge::challenge, mode::Mode, protected_resource, roles::RoleBook};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
     exchange::Exchange,
@@ -165,7 +165,8 @@ pub(super) fn wanted_scopes(auth: &Reader<'_>) -> Option<String> {
 
 fn challenge_words(auth: &Reader<'_>) -> String {
     wanted_scopes(auth).map_or_else(String::new, |scopes| {
-        format!(", error=\"insufficient_scope\", scope=\"{scopes}\"")
+        let hint = protected_resource::hint(auth);
+        format!(", error=\"insufficient_scope\", scope=\"{scopes}\"{hint}")
     })
 }
 
@@ -245,6 +246,11 @@ impl Rbac {
     pub fn lets_in(&self, role: &str) -> bool {
         let held = [role.into()];
         self.roles.holds(&held) && self.permissions.holds(&held)
+    }
+
+    /// The scopes that a caller may need.
+    pub fn wanted_scopes(&self) -> impl Iterator<Item = &str> {
+        self.scopes.stated.wanted()
     }
 
     /// Whether it depends on scopes too.

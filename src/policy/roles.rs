@@ -18,13 +18,13 @@ pub static SECTION: Section = Section {
             "inherits",
             Kind::OneOrMany(&Kind::String),
             "roles of this table that it brings with it",
-            "[]",
+            "",
         ),
         Key::new(
             "permissions",
             Kind::OneOrMany(&Kind::String),
             "permissions that it grants, such as `orders.read`",
-            "[]",
+            "",
         ),
     ],
 };

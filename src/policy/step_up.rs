@@ -7,7 +7,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::{challenge::challenge, mode::Mode, rbac};
+use super::{challenge::challenge, mode::Mode, protected_resource, rbac};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
     exchange::{Exchange, principal::Principal},
@@ -83,7 +83,7 @@ pub fn compile(levels: &Reader<'_>) -> Option<StepUp> {
         );
     }
     (mode != Mode::Off).then(|| StepUp {
-        challenge: step_up.words_of_challenge(rbac::wanted_scopes(&auth).as_deref()),
+        challenge: step_up.words_of_challenge(&auth),
         ..step_up
     })
 }
@@ -123,7 +123,7 @@ fn max_age(reader: &Reader<'_>) -> Option<u64> {
 
 impl StepUp {
     /// RFC 9470 §3. There is no parameter for methods: a client that lacks one learns only that more is asked.
-    fn words_of_challenge(&self, scopes: Option<&str>) -> Box<str> {
+    fn words_of_challenge(&self, auth: &Reader<'_>) -> Box<str> {
         let mut words = ", error=\"insufficient_user_authentication\"".to_owned();
         if !self.acr.is_empty() {
             let _ = write!(words, ", acr_values=\"{}\"", self.acr.join(" "));
@@ -131,9 +131,10 @@ impl StepUp {
         if let Some(seconds) = self.max_age {
             let _ = write!(words, ", max_age=\"{seconds}\"");
         }
-        if let Some(scopes) = scopes {
+        if let Some(scopes) = rbac::wanted_scopes(auth) {
             let _ = write!(words, ", scope=\"{scopes}\"");
         }
+        words.push_str(&protected_resource::hint(auth));
         words.into()
     }
 

@@ -14,6 +14,7 @@ use crate::{
     identity::issuer::Issuer,
     policy::{
         authn::Books,
+        protected_resource::MetadataBook,
         rate_limit::{Description, LimiterBook},
         roles,
     },
@@ -98,6 +99,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         snapshot: Snapshot {
             server,
             tls: tls.map(std::sync::Arc::new),
+            metadata: MetadataBook::of(routes.routes.iter().map(|route| &*route.policies)),
             router: routes.router,
             routes: routes.routes,
             unrouted: routes.unrouted,

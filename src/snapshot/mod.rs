@@ -21,7 +21,11 @@ pub mod upstreams;
 
 use std::sync::Arc;
 
-use crate::{observe::metrics::RouteMetrics, policy::Policies, upstream::cluster::Cluster};
+use crate::{
+    observe::metrics::RouteMetrics,
+    policy::{Policies, protected_resource::MetadataBook},
+    upstream::cluster::Cluster,
+};
 
 /// Everything that requests are judged by. Never changed: a reload puts another one in its place.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// What a request that meets no route is judged by.
     pub unrouted: Arc<Policies>,
+    /// What is told of protected resources; `None` when the file names none.
+    pub metadata: Option<Box<MetadataBook>>,
     /// Every upstream, for health checks and metrics.
     pub clusters: Vec<Arc<Cluster>>,
     /// True when a backend folds the case of paths, so that routing must look twice.

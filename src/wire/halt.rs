@@ -4,6 +4,7 @@
 //! (a preflight answer, a redirect). The code of a [`Reason`] is the same word in the problem body (RFC 9457), the
 //! access line, the metric and `explain`; the table below is the whole list. Nothing here knows a policy.
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::HeaderValue};
 
 /// A stage of the pipeline, in the order in which a request meets them.
@@ -247,7 +248,7 @@ pub enum Halt {
     Reply(Box<Reply>),
 }
 
-/// A ready answer without a body.
+/// A ready answer.
 #[derive(Debug)]
 pub struct Reply {
     /// The stage that answered.
@@ -256,6 +257,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
+    /// Its body, mostly empty.
+    pub body: Bytes,
 }
 
 impl Halt {

@@ -300,3 +300,106 @@ fn a_route_for_get_guards_head_too() {
     origin.expect_untouched();
     gate.request("HEAD", "/other", &[]).expect(200);
 }
+
+/// Roles that bring others with them.
+const SHOP: &str = r#"
+[roles.admin]
+inherits = ["editor"]
+permissions = ["users.remove"]
+[roles.editor]
+inherits = ["reader"]
+permissions = ["orders.write"]
+[roles.reader]
+permissions = ["orders.read"]
+[roles.suspended]
+[roles.fraud]
+inherits = ["suspended"]
+"#;
+
+impl Scene {
+    fn with_roles(roles: &str, auth: &str) -> Self {
+        let origin = Origin::echo();
+        let issuer = Issuer::http();
+        let gate = Gate::before(&origin)
+            .with(roles)
+            .with(&issuer.section())
+            .with(&guarded(auth))
+            .start();
+        Self {
+            gate,
+            issuer,
+            origin,
+        }
+    }
+}
+
+#[test]
+fn b27_an_inherited_role_counts_in_every_rule_and_is_not_told_to_the_backend() {
+    let scene = Scene::with_roles(
+        SHOP,
+        "roles = { any = [\"reader\"], none = [\"suspended\"] }",
+    );
+    scene.expect(&["admin"], "", 200);
+    let head = scene.origin.last_request().head;
+    assert_eq!(head.all("x-auth-roles"), ["admin"]);
+    scene.expect(&["editor"], "", 200);
+    scene.expect(&["reader"], "", 200);
+    scene.expect(&["admin", "suspended"], "", 403);
+    scene.expect(&["admin", "fraud"], "", 403);
+    scene.expect(&["Admin"], "", 403);
+    scene.expect(&["reader "], "", 403);
+    scene.expect(&[], "", 403);
+}
+
+#[test]
+fn b27_permissions_come_from_roles_alone() {
+    let scene = Scene::with_roles(
+        SHOP,
+        "permissions = { all = [\"orders.read\", \"orders.write\"], none = [\"users.remove\"] }",
+    );
+    scene.expect(&["editor"], "", 200);
+    scene.expect(&["reader"], "", 403);
+    scene.expect(&["admin"], "", 403);
+    scene.expect(
+        &["orders.read", "orders.write"],
+        "orders.read orders.write",
+        403,
+    );
+    let token = scene.issuer.bearer(&["reader"]);
+    let response = scene.gate.get_with("/x", &[("Authorization", &token)]);
+    assert_eq!(
+        response.problem()["type"],
+        "urn:portcullis:problem:permission-missing"
+    );
+    let claimed = Mint::new()
+        .roles(&["reader"])
+        .claim("permissions", json!(["orders.write"]));
+    let token = scene.issuer.bearer_of(&claimed);
+    scene
+        .gate
+        .get_with("/x", &[("Authorization", &token)])
+        .expect(403);
+}
+
+#[test]
+fn a_reload_changes_what_a_remembered_token_may_do() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let sections = |inherits: &str| {
+        format!(
+            "[roles.admin]\ninherits = [{inherits}]\n[roles.reader]\n{}{}",
+            issuer.section(),
+            guarded("roles = { any = [\"reader\"] }")
+        )
+    };
+    let mut gate = Gate::before(&origin).with(&sections("\"reader\"")).start();
+    let token = issuer.bearer(&["admin"]);
+    let ask = |gate: &crate::harness::gate::Running| {
+        gate.get_with("/x", &[("Authorization", &token)]).status
+    };
+    assert_eq!(ask(&gate), 200);
+    gate.reload_with(&sections(""));
+    assert_eq!(ask(&gate), 403);
+    gate.reload_with(&sections("\"reader\""));
+    assert_eq!(ask(&gate), 200);
+}

@@ -69,8 +69,10 @@ fn b31_a_weak_and_old_sign_in_is_told_what_is_enough() {
     response.expect(401);
     assert_eq!(
         response.headers("www-authenticate"),
-        ["Bearer realm=\"app.example\", error=\"insufficient_user_authentication\", \
-          acr_values=\"mfa\", max_age=\"300\""]
+        [
+            "Bearer realm=\"app.example\", error=\"insufficient_user_authentication\", \
+          acr_values=\"mfa\", max_age=\"300\""
+        ]
     );
     assert_eq!(
         response.problem()["type"],
@@ -92,9 +94,10 @@ fn b31_a_weak_and_old_sign_in_is_told_what_is_enough() {
         "what fell short is not told"
     );
     scene.origin.expect_untouched();
-    let line = scene.gate.proxy.await_access("the old sign-in", |line| {
-        line["detail"] == "auth-time-past"
-    });
+    let line = scene
+        .gate
+        .proxy
+        .await_access("the old sign-in", |line| line["detail"] == "auth-time-past");
     assert_eq!(line["stage"], "mfa", "{line}");
     assert_eq!(line["reason"], "step-up-needed", "{line}");
     assert_eq!(line["enduser.id"], "alice", "{line}");
@@ -106,7 +109,8 @@ fn b31_a_weak_and_old_sign_in_is_told_what_is_enough() {
 
 #[test]
 fn b31_what_a_token_does_not_say_is_not_assumed() {
-    let scene = Scene::new("step_up = { acr = [\"mfa\", \"hwk\"], amr = [\"otp\"], max_age = \"5m\" }");
+    let scene =
+        Scene::new("step_up = { acr = [\"mfa\", \"hwk\"], amr = [\"otp\"], max_age = \"5m\" }");
     let full = || {
         Mint::new()
             .claim("acr", "hwk")
@@ -165,8 +169,10 @@ fn b31_the_scopes_of_the_route_stand_in_the_challenge() {
     response.expect(401);
     assert_eq!(
         response.headers("www-authenticate"),
-        ["Bearer realm=\"app.example\", error=\"insufficient_user_authentication\", \
-          acr_values=\"urn:example:silver phrh\", scope=\"pay\""]
+        [
+            "Bearer realm=\"app.example\", error=\"insufficient_user_authentication\", \
+          acr_values=\"urn:example:silver phrh\", scope=\"pay\""
+        ]
     );
     let signed_in = Mint::new().claim("acr", "phrh");
     scene.expect("without the scope", &signed_in, 403);

@@ -32,8 +32,7 @@ pub(super) fn run(compiled: &Compiled, expected: Option<&Path>) -> ExitCode {
     if differences.is_empty() {
         return ExitCode::SUCCESS;
     }
-    let lines: String = differences.iter().map(|line| format!("{line}\n")).collect();
-    let printed = print(lines.as_bytes());
+    let printed = print(format!("{}\n", differences.join("\n")).as_bytes());
     eprintln!(
         "error: {} in the matrix of `{}`",
         count(differences.len()),
