@@ -9,6 +9,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use crate::crypto::digest::Sha256;
+
 /// What an alien value could break in a header: line ends, non-ASCII, and the escape character itself.
 const VALUE: &AsciiSet = &CONTROLS.add(b'%');
 /// The same for a member of a comma-joined list: a role named `x,admin` must not become two roles.
@@ -33,8 +35,19 @@ pub struct Principal {
     pub auth_time: Option<u64>,
     /// Authentication methods (`amr`, RFC 8176).
     pub amr: Vec<Box<str>>,
+    /// What the caller must hold beside the credential; asked for with every request.
+    pub binding: Option<Binding>,
     /// What the backend is told.
     pub headers: IdentityHeaders,
+}
+
+/// What a token is bound to (RFC 7800): its bytes alone prove nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// The client certificate with this SHA-256 of its DER form (`x5t#S256`, RFC 8705 §3.1).
+    Certificate(Sha256),
+    /// The key with this SHA-256 of its JWK (`jkt`, RFC 7638, RFC 9449 §6.1).
+    Key(Sha256),
 }
 
 impl Principal {
@@ -49,6 +62,7 @@ impl Principal {
             acr: None,
             auth_time: None,
             amr: Vec::new(),
+            binding: None,
             headers: IdentityHeaders::default(),
         }
     }

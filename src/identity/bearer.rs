@@ -11,7 +11,10 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::claims::{self, BadClaim, Claims};
-pub use super::credential::{CredentialError, presented, well_formed};
+use super::confirmation;
+pub use super::credential::{
+    CredentialError, Presented, Scheme, presented, presented_by_either, well_formed,
+};
 use super::issuer::{Issuer, IssuerRules, MAX_TOKEN_BYTES, TokenType};
 use super::jwks::NoKey;
 use super::jws::{self, FormError, Header, Unverified};
@@ -320,6 +323,7 @@ fn judge(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<Principal, To
         acr: claims::string(claims, "acr")?.map(Box::from),
         auth_time: claims::seconds(claims, "auth_time")?,
         amr: claims::words(claims.get("amr"), "amr")?,
+        binding: confirmation::binding(claims)?,
         ..Principal::named(subject, Arc::clone(&rules.name))
     })
 }
@@ -375,10 +379,6 @@ fn check_audience(rules: &IssuerRules, claims: &Claims) -> Result<(), TokenError
 
 /// Refuses tokens that were made for something else than to be shown to an API as they are.
 fn check_use(header: &Header, claims: &Claims) -> Result<(), TokenError> {
-    // RFC 7800, RFC 8705, RFC 9449: bound to a key whose proof a plain bearer request does not bring.
-    if claims.contains_key("cnf") {
-        return Err(TokenError::BadClaim("cnf"));
-    }
     // Keycloak names the use of a token in a claim of its own; older versions copy the nonce into access tokens.
     let declared = claims.get("typ").and_then(Value::as_str);
     let is_access = header.media_type.as_deref() == Some("at+jwt")

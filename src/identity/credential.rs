@@ -1,4 +1,5 @@
-//! The bearer token in the `Authorization` header (RFC 6750 §2.1), and the refusal of requests that carry two. For `bearer`.
+//! The token in the `Authorization` header (RFC 6750 §2.1, RFC 9449 §7.1), and the refusal of requests that carry two. For
+//! `bearer`.
 //!
 //! Nothing is known here of what a token says.
 
@@ -18,6 +19,44 @@ pub fn presented<'a>(
     headers: &'a HeaderMap,
     query: Option<&str>,
 ) -> Result<Option<&'a [u8]>, CredentialError> {
+    let found = find(headers, query, &[Scheme::Bearer])?;
+    Ok(found.map(|found| found.token))
+}
+
+/// The same where proofs of possession are taken: what stands behind `Bearer` or `DPoP`.
+///
+/// # Errors
+/// Those of [`presented`].
+pub fn presented_by_either<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&str>,
+) -> Result<Option<Presented<'a>>, CredentialError> {
+    find(headers, query, &[Scheme::Bearer, Scheme::Dpop])
+}
+
+/// A token and the scheme that it came under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presented<'a> {
+    /// The token, its form not looked at yet.
+    pub token: &'a [u8],
+    /// What stood before it.
+    pub scheme: Scheme,
+}
+
+/// How a token is presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// By itself (RFC 6750 §2.1).
+    Bearer,
+    /// With a proof beside it (RFC 9449 §7.1).
+    Dpop,
+}
+
+fn find<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&str>,
+    schemes: &[Scheme],
+) -> Result<Option<Presented<'a>>, CredentialError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -25,16 +64,23 @@ pub fn presented<'a>(
     if values.next().is_some() {
         return Err(CredentialError::Repeated);
     }
-    let Some(token) = after_scheme(value.as_bytes()) else {
+    let read = |scheme: &Scheme| {
+        let token = scheme.token_of(value.as_bytes())?;
+        Some(Presented {
+            token,
+            scheme: *scheme,
+        })
+    };
+    let Some(found) = schemes.iter().find_map(read) else {
         return Ok(None);
     };
     if query.is_some_and(has_token) {
         return Err(CredentialError::TwoPlaces);
     }
-    if token.len() > MAX_TOKEN_BYTES {
+    if found.token.len() > MAX_TOKEN_BYTES {
         return Err(CredentialError::TooLong);
     }
-    Ok(Some(token))
+    Ok(Some(found))
 }
 
 /// The token as text, when it is one well-formed `b64token`.
@@ -48,16 +94,22 @@ pub fn well_formed(token: &[u8]) -> Result<&str, CredentialError> {
         .ok_or(CredentialError::Malformed)
 }
 
-/// What follows `Bearer` and its spaces; `None` for another scheme.
-fn after_scheme(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return None;
-    }
-    match rest.first() {
-        None => Some(rest),
-        Some(b' ' | b'\t' | b',') => Some(rest.trim_ascii_start()),
-        Some(_) => None,
+impl Scheme {
+    /// What follows the scheme and its spaces; `None` for another scheme.
+    fn token_of(self, value: &[u8]) -> Option<&[u8]> {
+        let wanted: &[u8] = match self {
+            Self::Bearer => b"bearer",
+            Self::Dpop => b"dpop",
+        };
+        let (scheme, rest) = value.split_at_checked(wanted.len())?;
+        if !scheme.eq_ignore_ascii_case(wanted) {
+            return None;
+        }
+        match rest.first() {
+            None => Some(rest),
+            Some(b' ' | b'\t' | b',') => Some(rest.trim_ascii_start()),
+            Some(_) => None,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::fetch::{FetchError, Location, LocationError};
 use super::jwks::{KeySet, KeySetError};
 use super::jws::{Algorithm, KeyKind};
 pub use super::rules::{
-    Fetching, IssuerConfig, IssuerRules, KeySource, MAX_TOKEN_BYTES, TokenType,
+    DpopRules, Fetching, IssuerConfig, IssuerRules, KeySource, MAX_TOKEN_BYTES, TokenType,
 };
 use crate::crypto::rng;
 use crate::state::tokens::VerifiedTokens;

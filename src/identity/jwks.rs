@@ -164,6 +164,16 @@ impl KeySet {
 }
 
 impl Key {
+    /// The key that a single JWK holds, for this algorithm; `None` where it is no usable one.
+    pub(super) fn of(jwk: &Claims, algorithm: Algorithm) -> Option<Self> {
+        let key = is_for(jwk, algorithm).then(|| public_key(jwk, algorithm))??;
+        Some(Self {
+            id: None,
+            algorithm,
+            verifier: Verifier::Public(key),
+        })
+    }
+
     /// Whether `signature` is this key's over `message`; HMAC in constant time.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.verifier {

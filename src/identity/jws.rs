@@ -192,22 +192,42 @@ pub struct Unverified<'a> {
 /// # Errors
 /// See [`FormError`]; the header is judged first, so that `alg: none` with its empty signature is named as what it is.
 pub fn take_apart(token: &str) -> Result<Unverified<'_>, FormError> {
-    let (message, signature) = token.rsplit_once('.').ok_or(FormError::Malformed)?;
-    let (header, claims) = message.split_once('.').ok_or(FormError::Malformed)?;
-    if claims.contains('.') {
-        return Err(FormError::Malformed);
-    }
-    let header = read_header(&parse_object(&decode(header)?)?)?;
-    let claims = parse_object(&decode(claims)?)?;
-    let signature = decode(signature)?;
+    let parts = split(token)?;
+    let header = read_header(&parse_object(&decode(parts.header)?)?)?;
+    let claims = parse_object(&decode(parts.claims)?)?;
+    let signature = decode(parts.signature)?;
     if signature.is_empty() {
         return Err(FormError::Malformed);
     }
     Ok(Unverified {
         header,
         claims,
-        message: message.as_bytes(),
+        message: parts.message.as_bytes(),
         signature,
+    })
+}
+
+/// The parts of a text in compact form, still encoded.
+pub(super) struct Parts<'a> {
+    pub(super) header: &'a str,
+    pub(super) claims: &'a str,
+    pub(super) signature: &'a str,
+    /// Header and claims with the dot between them.
+    pub(super) message: &'a str,
+}
+
+/// Three parts with dots between them, whatever they hold.
+pub(super) fn split(token: &str) -> Result<Parts<'_>, FormError> {
+    let (message, signature) = token.rsplit_once('.').ok_or(FormError::Malformed)?;
+    let (header, claims) = message.split_once('.').ok_or(FormError::Malformed)?;
+    if claims.contains('.') {
+        return Err(FormError::Malformed);
+    }
+    Ok(Parts {
+        header,
+        claims,
+        signature,
+        message,
     })
 }
 
@@ -218,7 +238,8 @@ pub(super) fn decode(text: &str) -> Result<Vec<u8>, FormError> {
         .map_err(|_| FormError::Malformed)
 }
 
-fn read_header(header: &Claims) -> Result<Header, FormError> {
+/// Reads what is looked at of a header.
+pub(super) fn read_header(header: &Claims) -> Result<Header, FormError> {
     if header.contains_key("crit") || header.contains_key("b64") {
         return Err(FormError::Critical);
     }

@@ -51,6 +51,7 @@ pub(super) struct Families {
     pub(super) limiters: Mutex<BTreeMap<String, Probe<LimiterReading>>>,
     pub(super) lines_dropped: Mutex<Option<Probe<u64>>>,
     pub(super) requests: Mutex<Option<Probe<u64>>>,
+    pub(super) proofs: Mutex<Option<Probe<u64>>>,
     pub(super) certificates: Mutex<Vec<(String, SystemTime)>>,
 }
 
@@ -184,6 +185,11 @@ impl Metrics {
     /// Reads the number of requests under way at each scrape; a later call takes the place of an earlier one.
     pub fn watch_requests(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         *lock(&self.families.requests) = Some(Probe(Box::new(read)));
+    }
+
+    /// Reads the number of proofs remembered at each scrape; a later call takes the place of an earlier one.
+    pub fn watch_proofs(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        *lock(&self.families.proofs) = Some(Probe(Box::new(read)));
     }
 
     /// Says which certificates are served and when each ends; replaces what was said before.

@@ -42,6 +42,7 @@ impl Collector for Families {
         encode_program(self, out)?;
         encode_limiters(self, out)?;
         encode_bans(self, out)?;
+        encode_proofs(self, out)?;
         encode_certificates(self, out)
     }
 }
@@ -216,6 +217,14 @@ fn encode_bans(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Res
     add_alone(counter(out, "ban_evictions", help)?, reading.evictions)
 }
 
+fn encode_proofs(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let proofs = lock(&families.proofs)
+        .as_ref()
+        .map_or(0, |probe| (probe.0)());
+    let help = "Proofs of possession that would be refused if they came again";
+    gauge(out, "proofs_remembered", help)?.encode_gauge(&proofs)
+}
+
 fn encode_certificates(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let now = SystemTime::now();
     let help = "Time until a certificate expires, negative after that";
@@ -334,6 +343,7 @@ mod tests {
             "portcullis_log_lines_dropped_total 0",
             "portcullis_limiter_entries 0",
             "portcullis_ban_entries 0",
+            "portcullis_proofs_remembered 0",
             "portcullis_tokens_verified_total{issuer=\"corp\",outcome=\"valid\"} 1",
             "portcullis_jwks_fetches_total{issuer=\"corp\",outcome=\"fetched\"} 1",
             "portcullis_certificate_expiry_seconds{name=\"app\"} ",

@@ -261,6 +261,8 @@ const fn advice(reason: Reason) -> &'static str {
             "Get new credentials and send the request again."
         }
         Reason::StepUpNeeded => "Sign in again as the WWW-Authenticate field says.",
+        Reason::ProofInvalid => "Make a new proof for this very request.",
+        Reason::ProofNonceMissing => "Make a new proof with the nonce of the DPoP-Nonce field.",
         Reason::NetworkDenied => "Ask from a network that may use it.",
         Reason::OriginDenied | Reason::MethodDeniedForOrigin | Reason::HeaderDeniedForOrigin => {
             "The operator lists what other origins may do."

@@ -9,18 +9,19 @@
 
 mod api_key;
 mod bearer;
+mod possession;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, header, response::Parts};
 
 pub use self::api_key::KeyBook;
 use self::{
     api_key::{ApiKeys, KeyHeader},
     bearer::Bearer,
+    possession::Possession,
 };
 use super::{
-    challenge::challenge,
     mode::Mode,
     protected_resource::{self, Resource},
     rbac,
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     config::{Key, Kind, Reader, Section},
     exchange::{Exchange, principal::Principal},
-    identity::{api_key::Quota, issuer::Issuer},
+    identity::{api_key::Quota, dpop::Proofs, issuer::Issuer},
     wire::{
         halt::{Halt, Reason, Refusal, Stage},
         names,
@@ -126,6 +127,8 @@ pub struct Books {
     pub api_keys: KeyBook,
     /// `[roles.NAME]`
     pub roles: RoleBook,
+    /// Proofs of possession that were accepted lately.
+    pub proofs: Arc<Proofs>,
 }
 
 /// The compiled policy.
@@ -146,6 +149,8 @@ pub struct Required {
     concealed: Vec<HeaderName>,
     /// The one that carries API keys, with all that read like it.
     concealed_key: Option<HeaderName>,
+    /// What gives callers the nonce for their next proof, where an issuer asks for nonces.
+    nonces: Option<Arc<Proofs>>,
     mode: Mode,
     /// The protected resource that refusals point to.
     resource: Option<Arc<Resource>>,
@@ -293,25 +298,28 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
         .iter()
         .any(|word| word == "api_key")
         .then(|| api_key::key_header(&reader));
-    let concealed = concealed(&reader);
+    let means = match mode {
+        // Nobody is asked, and the credentials of whoever brings some are still not the backend's to see.
+        Mode::Off => Box::default(),
+        Mode::Enforce | Mode::Monitor => means(&require, (&reader, key_header.as_ref()), books),
+    };
+    let possession = means.iter().find_map(Means::possession);
+    let concealed = concealed(&reader, possession);
     Authn::Required(Required {
         concealed_key: key_header
             .as_ref()
             .filter(|_| !concealed.is_empty())
             .map(|header| header.name.clone()),
         concealed,
-        means: match mode {
-            // Nobody is asked, and the credentials of whoever brings some are still not the backend's to see.
-            Mode::Off => Box::default(),
-            Mode::Enforce | Mode::Monitor => means(&require, (&reader, key_header.as_ref()), books),
-        },
+        nonces: possession.and_then(Possession::nonces).cloned(),
+        means,
         mode,
         resource: protected_resource::read(&reader),
         place,
     })
 }
 
-fn concealed(reader: &Reader<'_>) -> Vec<HeaderName> {
+fn concealed(reader: &Reader<'_>, possession: Option<&Possession>) -> Vec<HeaderName> {
     if reader.get("forward_token").unwrap_or(false) {
         reader.relax(
             "forward_token",
@@ -319,7 +327,9 @@ fn concealed(reader: &Reader<'_>) -> Vec<HeaderName> {
         );
         return Vec::new();
     }
-    vec![header::AUTHORIZATION]
+    let mut fields = vec![header::AUTHORIZATION];
+    fields.extend(possession.map(|_| possession::DPOP));
+    fields
 }
 
 /// What `require` names, in the order in which it is looked for.
@@ -369,6 +379,16 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
         }
     };
     required.mode.apply(verdict, exchange)
+}
+
+/// The response half: callers who need a nonce for their next proof find it in every answer (RFC 9449 §8.2).
+pub fn finish(policy: &Authn, answer: &mut Parts) {
+    if let Authn::Required(required) = policy
+        && let Some(proofs) = &required.nonces
+        && let Some((name, value)) = possession::nonce(proofs)
+    {
+        answer.headers.insert(name, value);
+    }
 }
 
 impl Required {
@@ -421,7 +441,7 @@ impl Means {
     /// Whether the request itself brings credentials of this kind, good or bad.
     fn is_brought(&self, exchange: &Exchange) -> bool {
         match self {
-            Self::Bearer(_) => Bearer::is_brought(exchange),
+            Self::Bearer(bearer) => bearer.is_brought(exchange),
             Self::ApiKey(keys) => keys.is_brought(exchange),
         }
     }
@@ -436,8 +456,16 @@ impl Means {
     /// What a caller who brought nothing is told to bring.
     fn challenge(&self, refusal: Refusal, exchange: &Exchange) -> Refusal {
         match self {
-            Self::Bearer(_) => challenge(refusal, exchange, ""),
+            Self::Bearer(bearer) => bearer.challenge(refusal, exchange),
             Self::ApiKey(keys) => keys.challenge(refusal, exchange),
+        }
+    }
+
+    /// How callers prove that a credential is their own.
+    fn possession(&self) -> Option<&Possession> {
+        match self {
+            Self::Bearer(bearer) => bearer.possession.as_deref(),
+            Self::ApiKey(_) => None,
         }
     }
 }

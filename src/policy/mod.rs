@@ -103,6 +103,7 @@ pub fn admit_unrouted(policies: &Policies, exchange: &mut Exchange) -> Result<()
 /// The response halves, in reverse order, for **every** answer: the first policy of the list has the last word.
 pub fn finish(policies: &Policies, exchange: &mut Exchange, answer: &mut Parts) {
     cookies::finish(&policies.cookies, exchange, answer);
+    authn::finish(&policies.authn, answer);
     cors::finish(&policies.cors, exchange, answer);
     rate_limit::finish(&policies.rate_limits, exchange, answer);
     ban::finish(&policies.ban, exchange);

@@ -1,6 +1,6 @@
 //! A loaded file to a snapshot, all problems at once.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     Snapshot, api_keys, document, issuers, routes,
@@ -77,6 +77,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         issuers: issuers::compile(&root, survivors),
         api_keys: keys.book,
         roles: roles::compile(&root),
+        proofs: Arc::clone(&survivors.proofs),
     };
     let parts = Parts {
         clusters: &upstreams.clusters,

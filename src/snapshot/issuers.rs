@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::survivors::Survivors;
+use super::{dpop, survivors::Survivors};
 use crate::{
     config::{At, HttpsUrl, OneOrMany, Reader},
     identity::{
@@ -69,6 +69,7 @@ fn compile_one(name: &str, at: At, reader: &Reader<'_>) -> Option<IssuerConfig> 
         );
     }
     rules.max_age = reader.get("max_age").unwrap_or(Duration::from_hours(24));
+    rules.dpop = dpop::compile(reader);
     Some(IssuerConfig::new(rules, keys))
 }
 

@@ -7,6 +7,7 @@ pub mod api_keys;
 pub mod certificates;
 pub mod compile;
 pub mod document;
+mod dpop;
 pub mod issuers;
 mod policies;
 pub mod router;

@@ -1,5 +1,6 @@
 //! The sections of the file that are no policy: server, tls, admin, log, issuers.
 
+use super::dpop::DPOP;
 use crate::config::{Key, Kind, Section};
 
 /// `[server]`
@@ -356,5 +357,6 @@ pub static ISSUER: Section = Section {
             "longest time since iat",
             "\"24h\"",
         ),
+        Key::new("dpop", Kind::Table(&DPOP), DPOP.doc, ""),
     ],
 };

@@ -1,4 +1,5 @@
-//! What outlives a reload, in one place: limiters, bans, issuers, endpoints, certificates, the keys of session tickets, counters.
+//! What outlives a reload, in one place: limiters, bans, issuers, proofs, endpoints, certificates, the keys of session
+//! tickets, counters.
 
 use std::{
     path::PathBuf,
@@ -11,7 +12,7 @@ use super::certificates::Certificate;
 use crate::{
     config::ServerUrl,
     crypto::digest::Sha256,
-    identity::issuer::Issuers,
+    identity::{dpop::Proofs, issuer::Issuers},
     observe::metrics::Metrics,
     policy::rate_limit::Limiters,
     state::{bans::Bans, limiter::KeyHasher, registry::Registry},
@@ -27,6 +28,8 @@ pub struct Survivors {
     pub bans: Arc<Bans>,
     /// Key sets and verified tokens.
     pub issuers: Issuers,
+    /// Proofs of possession that were accepted lately.
+    pub proofs: Arc<Proofs>,
     /// Servers by upstream and address.
     pub endpoints: Registry<EndpointRules, Endpoint>,
     /// Certificates by their file and the digest of what it and the key's file held.
@@ -56,14 +59,18 @@ pub struct EndpointRules {
 impl Survivors {
     /// Nothing yet, for a proxy with this many workers.
     pub fn new(workers: usize) -> Self {
+        let (metrics, proofs) = (Metrics::new(), Arc::new(Proofs::default()));
+        let watched = Arc::clone(&proofs);
+        metrics.watch_proofs(move || u64::try_from(watched.remembered()).unwrap_or(u64::MAX));
         Self {
             limiters: Limiters::default(),
             bans: Arc::default(),
             issuers: Issuers::new(),
+            proofs,
             endpoints: Registry::default(),
             certificates: Registry::default(),
             hasher: KeyHasher::new(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(metrics),
             workers,
             tickets: OnceLock::new(),
         }

@@ -1,9 +1,11 @@
-//! What survives a reload: limiters, bans, key sets, verified tokens.
+//! What survives a reload: limiters, bans, key sets, verified tokens, and what must not be shown twice.
 
 pub mod bans;
 pub mod clock;
 pub mod keys;
 pub mod limiter;
 pub mod load;
+pub mod nonces;
 pub mod registry;
+pub mod replay;
 pub mod tokens;

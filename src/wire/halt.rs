@@ -135,6 +135,8 @@ reasons! {
     TokenInvalid = "token-invalid", 401, "The credentials are not valid";
     ApiKeyInvalid = "api-key-invalid", 401, "The API key is not valid";
     StepUpNeeded = "step-up-needed", 401, "This resource needs a stronger or fresher sign-in";
+    ProofInvalid = "proof-invalid", 401, "The proof that the token is the caller's own is not valid";
+    ProofNonceMissing = "proof-nonce-missing", 401, "The proof that the token is the caller's own needs a fresh nonce";
     NetworkDenied = "network-denied", 403, "This address may not use this resource";
     OriginDenied = "origin-denied", 403, "This origin may not use this resource";
     MethodDeniedForOrigin = "cors-method-denied", 403, "This method is not allowed across origins";

@@ -21,6 +21,7 @@ mod corpus;
 mod cors;
 mod crowd;
 mod demo;
+mod dpop;
 mod deploy;
 mod faults;
 mod floods;

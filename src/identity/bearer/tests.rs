@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{CredentialError, TokenError, presented, verify, well_formed};
 use crate::crypto::secret::Secret;
 use crate::exchange::last_token::LastToken;
-use crate::exchange::principal::Principal;
+use crate::exchange::principal::{Binding, Principal};
 use crate::identity::claims::ClaimPath;
 use crate::identity::issuer::{Fetching, Issuer, IssuerConfig, IssuerRules, Issuers};
 use crate::identity::issuer::{KeySource, TokenType};

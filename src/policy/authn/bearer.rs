@@ -1,4 +1,5 @@
-//! Bearer tokens as a means of identification (RFC 6750), with the issuers that count on a route.
+//! Bearer tokens as a means of identification (RFC 6750), with the issuers that count on a route, and tokens that come with
+//! a proof (RFC 9449).
 //!
 //! The challenge has no `error` when no token came, and the same `invalid_token` whatever check failed; the access line
 //! has the finer code.
@@ -7,17 +8,24 @@ use std::sync::Arc;
 
 use http::header;
 
-use super::{Books, Identified, IssuerBook, refusal};
+use super::{
+    Books, Identified, IssuerBook,
+    possession::{self, Possession},
+    refusal,
+};
 use crate::{
     config::{OneOrMany, Reader},
-    exchange::Exchange,
+    exchange::{
+        Exchange,
+        principal::{Binding, Principal},
+    },
     identity::{
-        bearer::{self, CredentialError, TokenError},
+        bearer::{self, CredentialError, Presented, Scheme, TokenError},
         issuer::Issuer,
     },
     policy::challenge::challenge,
     state::clock,
-    wire::halt::{Halt, Reason},
+    wire::halt::{Halt, Reason, Refusal},
 };
 
 /// Tokens of these issuers.
@@ -25,12 +33,16 @@ use crate::{
 pub struct Bearer {
     /// In the order of the file.
     pub issuers: Vec<Arc<Issuer>>,
+    /// How callers prove that a token is their own, where an issuer takes proofs.
+    pub(super) possession: Option<Box<Possession>>,
 }
 
 /// Compiles `issuers`.
 pub(super) fn compile(reader: &Reader<'_>, books: &Books) -> Bearer {
+    let issuers = named_issuers(reader, &books.issuers);
     Bearer {
-        issuers: named_issuers(reader, &books.issuers),
+        possession: possession::compile(&issuers, &books.proofs).map(Box::new),
+        issuers,
     }
 }
 
@@ -75,42 +87,112 @@ impl Bearer {
         let names: Vec<String> = self
             .issuers
             .iter()
-            .map(|issuer| format!("`{}`", issuer.rules().name))
+            .map(|issuer| {
+                let proof = match &issuer.rules().dpop {
+                    None => "",
+                    Some(rules) if rules.required => " with a proof",
+                    Some(_) => " with or without a proof",
+                };
+                format!("`{}`{proof}", issuer.rules().name)
+            })
             .collect();
         format!("bearer token of {}", names.join(" or "))
     }
 
     /// Whether the request brings a token, well-formed or not.
-    pub(super) fn is_brought(exchange: &Exchange) -> bool {
-        !matches!(
-            bearer::presented(exchange.headers(), exchange.target().query()),
-            Ok(None)
-        )
+    pub(super) fn is_brought(&self, exchange: &Exchange) -> bool {
+        !matches!(self.presented(exchange), Ok(None))
     }
 
-    /// Verifies the token, if one came.
+    fn presented<'a>(
+        &self,
+        exchange: &'a Exchange,
+    ) -> Result<Option<Presented<'a>>, CredentialError> {
+        let (headers, query) = (exchange.headers(), exchange.target().query());
+        if self.possession.is_some() {
+            return bearer::presented_by_either(headers, query);
+        }
+        let alone = |token| Presented {
+            token,
+            scheme: Scheme::Bearer,
+        };
+        Ok(bearer::presented(headers, query)?.map(alone))
+    }
+
+    /// Verifies the token, if one came, and that it is the caller's own.
     ///
     /// # Errors
-    /// 400 `invalid-request`, 401 `token-invalid`, 503 `keys-unavailable`.
+    /// 400 `invalid-request`, 401 `token-invalid`, `proof-invalid` and `proof-nonce-missing`, 503 `keys-unavailable` and
+    /// `overloaded`.
     pub(super) async fn identify(&self, exchange: &Exchange) -> Identified {
         let now = clock::unix_seconds_at(exchange.started);
-        let token = match bearer::presented(exchange.headers(), exchange.target().query()) {
-            Ok(Some(token)) => token,
+        let shown = match self.presented(exchange) {
+            Ok(Some(shown)) => shown,
             Ok(None) => return Ok(None),
             Err(error) => return Err(unclear(exchange, error)),
         };
-        let known = bearer::recall(token, &exchange.connection.last_token, &self.issuers, now);
-        if let Some(principal) = known {
-            return Ok(Some(principal));
+        let last = &exchange.connection.last_token;
+        if let Some(principal) = bearer::recall(shown.token, last, &self.issuers, now) {
+            return self.held(exchange, shown, principal);
         }
-        match bearer::well_formed(token) {
+        match bearer::well_formed(shown.token) {
             // Rare, and its future is large: it may wait for a key set.
             Ok(token) => Box::pin(bearer::verify(token, &self.issuers, now))
                 .await
-                .map(Some)
-                .map_err(|error| refused(exchange, &error)),
+                .map_err(|error| self.refused(exchange, shown.scheme, &error))
+                .and_then(|principal| self.held(exchange, shown, principal)),
             Err(error) => Err(unclear(exchange, error)),
         }
+    }
+
+    /// A bound token counts only together with what it is bound to, remembered or not (RFC 8705 §3, RFC 9449 §7.1).
+    fn held(
+        &self,
+        exchange: &Exchange,
+        shown: Presented<'_>,
+        principal: Arc<Principal>,
+    ) -> Identified {
+        match (&principal.binding, shown.scheme, &self.possession) {
+            (None, Scheme::Bearer, None) => Ok(Some(principal)),
+            (None, Scheme::Bearer, Some(possession)) if !possession.is_required_of(&principal) => {
+                Ok(Some(principal))
+            }
+            (Some(Binding::Key(key)), Scheme::Dpop, Some(possession)) => possession
+                .check(exchange, (&principal, key), shown.token)
+                .map(|()| Some(principal)),
+            // A token for proofs without one, or the other way round: it would lose its protection.
+            (_, _, Some(possession)) => Err(possession.invalid_token(exchange, "binding").into()),
+            (_, _, None) => Err(invalid(exchange, "binding").into()),
+        }
+    }
+
+    fn refused(&self, exchange: &Exchange, scheme: Scheme, error: &TokenError) -> Halt {
+        if let TokenError::KeysUnavailable { retry_after } = error {
+            return refusal(Reason::KeysUnavailable)
+                .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
+                .into();
+        }
+        let mut refusal = match &self.possession {
+            Some(possession) if scheme == Scheme::Dpop => {
+                possession.invalid_token(exchange, error.code())
+            }
+            _ => invalid(exchange, error.code()),
+        };
+        refusal.forged = error.is_forgery();
+        refusal.into()
+    }
+
+    /// What a caller who brought no token is told to bring.
+    pub(super) fn challenge(&self, refusal: Refusal, exchange: &Exchange) -> Refusal {
+        let Some(possession) = &self.possession else {
+            return challenge(refusal, exchange, "");
+        };
+        let refusal = if possession.alone {
+            refusal
+        } else {
+            challenge(refusal, exchange, "")
+        };
+        possession.challenge(refusal, exchange, None)
     }
 }
 
@@ -121,13 +203,7 @@ fn unclear(exchange: &Exchange, error: CredentialError) -> Halt {
     challenge(refusal, exchange, ", error=\"invalid_request\"").into()
 }
 
-fn refused(exchange: &Exchange, error: &TokenError) -> Halt {
-    if let TokenError::KeysUnavailable { retry_after } = error {
-        return refusal(Reason::KeysUnavailable)
-            .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
-            .into();
-    }
-    let mut refusal = refusal(Reason::TokenInvalid).detail(error.code());
-    refusal.forged = error.is_forgery();
-    challenge(refusal, exchange, ", error=\"invalid_token\"").into()
+fn invalid(exchange: &Exchange, detail: &'static str) -> Refusal {
+    let refusal = refusal(Reason::TokenInvalid).detail(detail);
+    challenge(refusal, exchange, ", error=\"invalid_token\"")
 }

@@ -13,6 +13,7 @@ pub mod issuer;
 pub mod message;
 pub mod origin;
 pub mod process;
+pub mod prover;
 pub mod proxy;
 pub mod python;
 
@@ -24,3 +25,4 @@ pub use h2origin::H2Origin;
 pub use issuer::{Alg, Issuer, Mint};
 pub use message::Response;
 pub use origin::{Conn, Origin};
+pub use prover::{Proof, Prover};

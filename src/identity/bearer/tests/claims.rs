@@ -208,9 +208,42 @@ async fn a_token_without_key_id_needs_one_fitting_key() {
 }
 
 #[tokio::test]
-async fn b26_a_sender_constrained_token_is_not_a_plain_bearer_token() {
+async fn b26_a_token_remembers_what_it_is_bound_to() {
     let (minter, issuer) = pair();
-    for cnf in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({})] {
+    let digest = encode([7; 32]);
+    for (cnf, expected) in [
+        (json!({"x5t#S256": digest}), Binding::Certificate([7; 32])),
+        (json!({"jkt": digest}), Binding::Key([7; 32])),
+    ] {
+        let token = minter.mint("k1", &claims_with(&json!({ "cnf": cnf })));
+        let first = check(&issuer, &token).await.unwrap();
+        assert_eq!(first.binding, Some(expected.clone()));
+        let again = recall(token.as_bytes(), std::slice::from_ref(&issuer), NOW).unwrap();
+        assert_eq!(again.binding, Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn b26_a_binding_that_is_not_understood_is_refused() {
+    let (minter, issuer) = pair();
+    let digest = encode([7; 32]);
+    for cnf in [
+        json!({"jkt": "x"}),
+        json!({"x5t#S256": "x"}),
+        json!({"x5t#S256": [digest]}),
+        json!({"x5t#S256": format!("{digest}=")}),
+        json!({"x5t#S256": encode([7; 31])}),
+        json!({"x5t#S256": encode([7; 33])}),
+        json!({"x5t#s256": digest}),
+        json!({"x5t#S256": digest, "jkt": digest}),
+        json!({"x5t#S256": digest, "kid": "k"}),
+        json!({"jwk": minter.jwk("k1")}),
+        json!({"kid": "k"}),
+        json!({}),
+        json!([]),
+        json!(digest),
+        json!(false),
+    ] {
         let token = minter.mint("k1", &claims_with(&json!({ "cnf": cnf })));
         assert_eq!(
             check(&issuer, &token).await.unwrap_err(),

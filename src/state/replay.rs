@@ -1,0 +1,152 @@
+//! What was shown once and must not count again: names of proofs, each until the proof would be too old anyhow.
+//!
+//! Exact and bounded. A full memory takes nothing in and says so: what it forgot early could be shown again. Survives a
+//! reload, not a restart. It does not know what a proof is.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::crypto::digest::Sha256;
+
+/// Half of a SHA-256: to find two proofs of one name takes 2^64 tries, and gains the one who finds them nothing.
+type Name = [u8; 16];
+
+/// The fewest names for which room is given back: below that it is not worth the copying.
+const LEAST_ROOM: usize = 4096;
+
+/// What the memory says of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is new, and remembered from now on.
+    Fresh,
+    /// It was seen before.
+    Again,
+    /// It is new, and there is no room to remember it: it must not count.
+    Full,
+}
+
+/// The names that were seen.
+#[derive(Debug, Default)]
+pub struct Replays(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    names: HashSet<Name>,
+    /// The same names by the second at which each may be forgotten.
+    ends: BTreeMap<u64, Vec<Name>>,
+}
+
+impl Replays {
+    /// Takes note of a name until the Unix second `until`, where fewer than `limit` are remembered at `now`.
+    pub fn see(&self, name: &Sha256, until: u64, (now, limit): (u64, usize)) -> Seen {
+        let (name, _) = name.split_first_chunk().expect("16 bytes of 32");
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.forget(now);
+        if memory.names.contains(name) {
+            return Seen::Again;
+        }
+        if memory.names.len() >= limit {
+            return Seen::Full;
+        }
+        memory.names.insert(*name);
+        memory.ends.entry(until).or_default().push(*name);
+        Seen::Fresh
+    }
+
+    /// How many names are remembered; some of them may have ended since the last look.
+    pub fn len(&self) -> usize {
+        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.names.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Memory {
+    fn forget(&mut self, now: u64) {
+        while let Some(ended) = self.ends.first_entry().filter(|first| *first.key() <= now) {
+            for name in ended.remove() {
+                self.names.remove(&name);
+            }
+        }
+        // After a rush, the room that it took is given back.
+        if self.names.capacity() > LEAST_ROOM.max(self.names.len().saturating_mul(8)) {
+            self.names.shrink_to(self.names.len().saturating_mul(2));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::crypto::digest::sha256;
+
+    #[test]
+    fn a_name_counts_once_until_its_end_and_not_a_second_less() {
+        let replays = Replays::default();
+        let (one, two) = (sha256(b"one"), sha256(b"two"));
+        assert_eq!(replays.see(&one, 160, (100, 10)), Seen::Fresh);
+        assert_eq!(replays.see(&one, 160, (100, 10)), Seen::Again);
+        assert_eq!(replays.see(&one, 999, (159, 10)), Seen::Again);
+        assert_eq!(replays.see(&two, 200, (159, 10)), Seen::Fresh);
+        assert_eq!(replays.see(&one, 220, (160, 10)), Seen::Fresh);
+        assert_eq!(replays.see(&two, 200, (199, 10)), Seen::Again);
+    }
+
+    #[test]
+    fn a_full_memory_takes_nothing_in_and_forgets_nothing_early() {
+        let replays = Replays::default();
+        for n in 0..3_u8 {
+            assert_eq!(replays.see(&sha256(&[n]), 160, (100, 3)), Seen::Fresh);
+        }
+        assert_eq!(replays.see(&sha256(b"more"), 160, (100, 3)), Seen::Full);
+        assert_eq!(replays.see(&sha256(&[0]), 160, (159, 3)), Seen::Again);
+        assert_eq!(replays.len(), 3);
+        assert_eq!(replays.see(&sha256(b"more"), 220, (160, 3)), Seen::Fresh);
+        assert_eq!(replays.len(), 1);
+    }
+
+    #[test]
+    fn the_room_of_a_rush_is_given_back() {
+        let replays = Replays::default();
+        for n in 0..100_000_u32 {
+            let seen = replays.see(&sha256(&n.to_be_bytes()), 160, (100, 1_000_000));
+            assert_eq!(seen, Seen::Fresh);
+        }
+        let room = || replays.0.lock().unwrap().names.capacity();
+        assert!(room() >= 100_000);
+        assert_eq!(replays.see(&sha256(b"x"), 220, (160, 1)), Seen::Fresh);
+        assert!(room() <= LEAST_ROOM, "{}", room());
+    }
+
+    proptest! {
+        /// Against a plain list that forgets nothing.
+        #[test]
+        fn agrees_with_a_list(steps in prop::collection::vec((0_u8..20, 0_u64..5, 1_u64..20), 1..200)) {
+            let replays = Replays::default();
+            let mut list: Vec<(u8, u64)> = Vec::new();
+            let mut now = 100;
+            for (name, wait, life) in steps {
+                now += wait;
+                list.retain(|(_, until)| *until > now);
+                let expected = if list.iter().any(|(seen, _)| *seen == name) {
+                    Seen::Again
+                } else if list.len() >= 8 {
+                    Seen::Full
+                } else {
+                    list.push((name, now + life));
+                    Seen::Fresh
+                };
+                prop_assert_eq!(replays.see(&sha256(&[name]), now + life, (now, 8)), expected);
+                prop_assert_eq!(replays.len(), list.len());
+            }
+        }
+    }
+}
