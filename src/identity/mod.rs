@@ -2,7 +2,7 @@
 //!
 //! `bearer` makes a principal of the token that `credential` found; `issuer` holds `rules`, keys, verified tokens and
 //! `counts`; `jws` and `claims` read the token, `jwks` the keys, `fetch` brings them. `dpop` checks the `proof`
-//! that a token is its caller's own, by the `thumbprint` of the key that it is bound to.
+//! that a token is its caller's own, by the `thumbprint` of the key that it is bound to. `statement` is what backends are told.
 
 pub mod api_key;
 pub mod bearer;
@@ -17,6 +17,7 @@ pub mod jwks;
 pub mod jws;
 pub mod proof;
 mod rules;
+pub mod statement;
 mod thumbprint;
 
 #[cfg(test)]

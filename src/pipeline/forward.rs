@@ -41,6 +41,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_AUTH_SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 const X_AUTH_ROLES: HeaderName = HeaderName::from_static("x-auth-roles");
 const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+const X_PORTCULLIS_IDENTITY: HeaderName = HeaderName::from_static("x-portcullis-identity");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
@@ -168,6 +169,11 @@ fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
         .introduce(&exchange.chain, (host, exchange.scheme()), headers);
     headers.insert(X_REQUEST_ID, exchange.request_id.clone());
     headers.insert(TRACEPARENT, exchange.trace.traceparent());
+    if let Some(voucher) = &route.cluster.voucher
+        && let Some(statement) = voucher.statement(exchange)
+    {
+        headers.insert(X_PORTCULLIS_IDENTITY, statement);
+    }
     if let Some(principal) = &exchange.principal {
         let identity = &principal.headers;
         for (name, value) in [

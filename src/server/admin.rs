@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`. On a thread of its own, so that it answers under load.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, and the keys that check what backends are told. On a thread of its own, so that it answers under load.
 
 use std::{net::SocketAddr, pin::pin, sync::Arc};
 
@@ -117,11 +117,29 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
             metrics
         }
+        "/.well-known/jwks.json" => published_keys(admin),
         _ => words(
             StatusCode::NOT_FOUND,
             "there is /livez, /readyz and /metrics\n",
         ),
     }
+}
+
+/// RFC 7517 §8.5. Fresh for a minute: a key that is not in it yet is a reason to ask again.
+fn published_keys(admin: &Admin) -> Response<Full<Bytes>> {
+    let Some(keys) = admin.survivors.statement_keys.published() else {
+        return words(StatusCode::NOT_FOUND, "nothing is signed: no [identity]\n");
+    };
+    let mut answer = Response::new(Full::from(keys));
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/jwk-set+json"),
+        (header::CACHE_CONTROL, "max-age=60"),
+    ] {
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    answer
 }
 
 fn readiness(admin: &Admin) -> Response<Full<Bytes>> {

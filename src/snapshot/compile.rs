@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Snapshot, api_keys, document, issuers, routes,
+    Snapshot, api_keys, document, identity, issuers, routes,
     routes::Parts,
     server,
     survivors::{EndpointRules, Survivors},
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Loaded, Problems, Reader, validate},
-    identity::issuer::Issuer,
+    identity::{issuer::Issuer, statement::Statements},
     policy::{
         authn::Books,
         protected_resource::MetadataBook,
@@ -33,6 +33,7 @@ pub struct Compiled {
     endpoints: Vec<Named<EndpointRules, Endpoint>>,
     issuers: Vec<std::sync::Arc<Issuer>>,
     roles: Vec<String>,
+    statements: Option<Arc<Statements>>,
 }
 
 impl Compiled {
@@ -55,6 +56,9 @@ impl Compiled {
     pub fn keep(&self, survivors: &Survivors) -> Vec<std::sync::Arc<Issuer>> {
         survivors.limiters.keep(&self.limiters);
         survivors.endpoints.keep(&self.endpoints);
+        if let Some(statements) = &self.statements {
+            survivors.statement_keys.keep(&statements.keys);
+        }
         let tls = self.snapshot.tls.as_ref();
         survivors
             .certificates
@@ -71,7 +75,8 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     validate(&loaded.root, &document::ROOT, problems);
     let root = Reader::new(&loaded.root, problems, &loaded.sources, "");
     let server = server::compile(&root);
-    let upstreams = upstreams::compile(&root, survivors);
+    let identity = identity::compile(&root, survivors);
+    let upstreams = upstreams::compile(&root, survivors, &identity);
     let keys = api_keys::compile(&root, survivors);
     let books = Books {
         issuers: issuers::compile(&root, survivors),
@@ -94,6 +99,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     limiters.extend(keys.limiters);
     let mut files = loaded.files.clone();
     files.extend(loaded.folders.iter().cloned());
+    files.extend(identity.files);
     files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
     let clusters: Vec<_> = upstreams.clusters.into_values().flatten().collect();
     Some(Compiled {
@@ -114,5 +120,6 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         endpoints: upstreams.endpoints,
         issuers: issuers::whole(&books.issuers),
         roles: books.roles.names().map(ToOwned::to_owned).collect(),
+        statements: identity.statements,
     })
 }

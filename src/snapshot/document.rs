@@ -2,6 +2,7 @@
 
 use super::{
     api_keys::API_KEY,
+    identity::IDENTITY,
     sections::{ADMIN, ISSUER, LOG, SERVER, TLS},
     upstream_section::UPSTREAM,
 };
@@ -39,6 +40,7 @@ pub static ROOT: Section = Section {
             "the backends",
             "",
         ),
+        Key::new("identity", Kind::Table(&IDENTITY), IDENTITY.doc, ""),
         Key::new(
             "issuers",
             Kind::NamedTables(&ISSUER),

@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod compile;
 pub mod document;
 mod dpop;
+pub mod identity;
 pub mod issuers;
 mod policies;
 pub mod router;

@@ -12,7 +12,7 @@ use super::certificates::Certificate;
 use crate::{
     config::ServerUrl,
     crypto::digest::Sha256,
-    identity::{dpop::Proofs, issuer::Issuers},
+    identity::{dpop::Proofs, issuer::Issuers, statement::StatementKeys},
     observe::metrics::Metrics,
     policy::rate_limit::Limiters,
     state::{bans::Bans, limiter::KeyHasher, registry::Registry},
@@ -30,6 +30,8 @@ pub struct Survivors {
     pub issuers: Issuers,
     /// Proofs of possession that were accepted lately.
     pub proofs: Arc<Proofs>,
+    /// What signs statements for backends.
+    pub statement_keys: StatementKeys,
     /// Servers by upstream and address.
     pub endpoints: Registry<EndpointRules, Endpoint>,
     /// Certificates by their file and the digest of what it and the key's file held.
@@ -67,6 +69,7 @@ impl Survivors {
             bans: Arc::default(),
             issuers: Issuers::new(),
             proofs,
+            statement_keys: StatementKeys::default(),
             endpoints: Registry::default(),
             certificates: Registry::default(),
             hasher: KeyHasher::new(),

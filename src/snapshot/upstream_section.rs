@@ -142,6 +142,12 @@ pub static UPSTREAM: Section = Section {
             "name that an https server's certificate must carry; its host where nothing is said",
             "",
         ),
+        Key::new(
+            "identity",
+            Kind::Choice(&["off", "authenticated", "always"]),
+            "which requests carry X-Portcullis-Identity, signed by [identity]: those of known callers, or all",
+            "\"off\"",
+        ),
     ],
 };
 

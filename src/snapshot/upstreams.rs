@@ -11,6 +11,7 @@ use http::Uri;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 
 use super::{
+    identity::Identity,
     server::positive,
     survivors::{EndpointRules, Survivors},
 };
@@ -43,10 +44,14 @@ pub struct Upstreams {
 }
 
 /// Compiles every upstream.
-pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Upstreams {
+pub fn compile(root: &Reader<'_>, survivors: &Survivors, identity: &Identity) -> Upstreams {
     let mut upstreams = Upstreams::default();
     for (name, at, reader) in root.named("upstreams") {
-        let cluster = compile_one((name, at), &reader, survivors, &mut upstreams.endpoints);
+        let mut cluster = compile_one((name, at), &reader, survivors, &mut upstreams.endpoints);
+        let voucher = identity.voucher(name, &reader);
+        if let Some(cluster) = &mut cluster {
+            cluster.voucher = voucher;
+        }
         upstreams
             .clusters
             .insert(name.to_owned(), cluster.map(Arc::new));
@@ -126,6 +131,7 @@ fn cluster(
             .unwrap_or(Duration::from_secs(30))
             .max(Duration::from_millis(100)),
         tunnels: tunnels(reader),
+        voucher: None,
         profile: reader
             .get::<String>("profile")
             .and_then(|word| word.parse::<Profile>().ok())

@@ -18,6 +18,7 @@ use super::{
     tunnel::Bounds,
 };
 use crate::{
+    identity::statement::Voucher,
     observe::metrics::{ServerReading, ServerState, UpstreamMetrics},
     wire::path::Profile,
 };
@@ -55,6 +56,8 @@ pub struct Cluster {
     pub tunnels: Bounds,
     /// How this backend reads paths.
     pub profile: Profile,
+    /// What its servers are told of who asks, signed.
+    pub voucher: Option<Box<Voucher>>,
     /// Counters that outlive a reload.
     pub metrics: Arc<UpstreamMetrics>,
     /// Held by the one that leaves a server out, so that never too many are.

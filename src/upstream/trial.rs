@@ -67,6 +67,7 @@ pub(super) fn cluster(count: u16) -> Cluster {
         },
         profile: crate::wire::path::Profile::default(),
         metrics: Metrics::new().upstream("trial"),
+        voucher: None,
         ejecting: Mutex::new(()),
         replaced: AtomicBool::new(false),
     }

@@ -210,6 +210,7 @@ fn rules_of_x(third: u8) -> &'static [Rule] {
             Starts("x-proxy"),
             Starts("x-principal"),
             Starts("x-pomerium-"),
+            Starts("x-portcullis-"),
             Is("x-proto"),
         ],
         b'r' => &[
@@ -274,6 +275,8 @@ mod tests {
             "X-Amzn-Oidc-Data",
             "X-Goog-Authenticated-User-Email",
             "X-WebAuth-User",
+            "X-Portcullis-Identity",
+            "x_portcullis_identity",
             "x!user",
             "x-user*",
         ] {

@@ -47,6 +47,7 @@ mod protected_resource;
 mod rbac;
 mod reload;
 mod resilience;
+mod signed_identity;
 mod smuggling;
 mod soak;
 mod step_up;

@@ -240,12 +240,14 @@ impl fmt::Display for Report<'_> {
 
 fn fields(f: &mut fmt::Formatter<'_>, headers: &HeaderMap) -> fmt::Result {
     for (name, value) in headers {
-        let value = String::from_utf8_lossy(value.as_bytes());
+        let text = String::from_utf8_lossy(value.as_bytes());
         if name == header::AUTHORIZATION {
-            let scheme = value.split(' ').next().unwrap_or_default();
+            let scheme = text.split(' ').next().unwrap_or_default();
             writeln!(f, "  {name}: {scheme} [redacted]")?;
+        } else if value.is_sensitive() {
+            writeln!(f, "  {name}: [redacted]")?;
         } else {
-            writeln!(f, "  {name}: {value}")?;
+            writeln!(f, "  {name}: {text}")?;
         }
     }
     Ok(())
