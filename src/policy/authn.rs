@@ -248,6 +248,15 @@ impl Authn {
         }
     }
 
+    /// Whether a field of this name carries an API key here, and is to be shown to nobody.
+    pub fn has_key_in(&self, name: &HeaderName) -> bool {
+        let Self::Required(required) = self else {
+            return false;
+        };
+        let mut means = required.means.iter();
+        means.any(|means| matches!(means, Means::ApiKey(keys) if keys.header() == name))
+    }
+
     /// Takes out what the backend is not to see.
     pub fn conceal(&self, headers: &mut HeaderMap) {
         if let Self::Required(required) = self {

@@ -584,5 +584,23 @@ fn explain_knows_keys() {
     }
     assert!(!said.contains(&made.key), "{said}");
     assert!(explain("guess").contains("refused: 401 api-key-invalid (unknown)"));
+
+    let passing_on = Gate::before(&origin)
+        .with(&made.section("partner", ""))
+        .with(&guarded("forward_token = true"));
+    let file = passing_on.write().display().to_string();
+    let field = format!("X-API-Key: {}", made.key);
+    let arguments = [
+        "explain",
+        "-c",
+        &file,
+        "GET",
+        "https://app.example/api",
+        "-H",
+        &field,
+    ];
+    let said = String::from_utf8(portcullis_verb(&arguments).stdout).expect("text");
+    assert!(said.contains("x-api-key: [redacted]"), "{said}");
+    assert!(!said.contains(&made.key), "{said}");
     origin.expect_untouched();
 }

@@ -169,6 +169,24 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Fields without what they carry of credentials.
+    fn fields(&self, f: &mut fmt::Formatter<'_>, headers: &HeaderMap) -> fmt::Result {
+        let authn = self.route.as_ref().map(|route| &route.policies.authn);
+        for (name, value) in headers {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let is_key = || authn.is_some_and(|authn| authn.has_key_in(name));
+            if name == header::AUTHORIZATION {
+                let scheme = text.split(' ').next().unwrap_or_default();
+                writeln!(f, "  {name}: {scheme} [redacted]")?;
+            } else if value.is_sensitive() || is_key() {
+                writeln!(f, "  {name}: [redacted]")?;
+            } else {
+                writeln!(f, "  {name}: {text}")?;
+            }
+        }
+        Ok(())
+    }
+
     fn outcome(&self) -> String {
         match &self.verdict {
             Verdict::Forwarded => "forwarded".to_owned(),
@@ -221,7 +239,7 @@ impl fmt::Display for Report<'_> {
                 _ => "HTTP/1.1",
             };
             writeln!(f, "  {} {target} {version}", request.method())?;
-            fields(f, request.headers())?;
+            self.fields(f, request.headers())?;
         }
         let Some(answer) = &self.answer else {
             return Ok(());
@@ -234,21 +252,6 @@ impl fmt::Display for Report<'_> {
             _ => "\nanswer\n",
         })?;
         writeln!(f, "  HTTP/1.1 {}", answer.status)?;
-        fields(f, &answer.headers)
+        self.fields(f, &answer.headers)
     }
-}
-
-fn fields(f: &mut fmt::Formatter<'_>, headers: &HeaderMap) -> fmt::Result {
-    for (name, value) in headers {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        if name == header::AUTHORIZATION {
-            let scheme = text.split(' ').next().unwrap_or_default();
-            writeln!(f, "  {name}: {scheme} [redacted]")?;
-        } else if value.is_sensitive() {
-            writeln!(f, "  {name}: [redacted]")?;
-        } else {
-            writeln!(f, "  {name}: {text}")?;
-        }
-    }
-    Ok(())
 }

@@ -178,6 +178,11 @@ impl ApiKeys {
         Ok(Some(principal))
     }
 
+    /// The header that carries the key.
+    pub(super) fn header(&self) -> &HeaderName {
+        &self.header.name
+    }
+
     /// What the key that was shown may spend.
     pub(super) fn quota(&self, place: usize) -> Option<&Quota> {
         self.ring.at(place)?.quota.as_ref()
