@@ -240,6 +240,16 @@ impl Authn {
         matches!(self, Self::Required(required) if required.mode != Mode::Off)
     }
 
+    /// What proofs of possession may be signed with here, and whether no token counts without one; `None` where none is
+    /// taken.
+    pub fn proofs(&self) -> Option<(impl Iterator<Item = &str>, bool)> {
+        let Self::Required(required) = self else {
+            return None;
+        };
+        let possession = required.means.iter().find_map(Means::possession)?;
+        Some((possession.algorithms(), possession.alone))
+    }
+
     /// Whether the backend may see the client's `Authorization`.
     fn forwards_authorization(&self) -> bool {
         match self {

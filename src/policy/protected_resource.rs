@@ -123,6 +123,10 @@ struct Document {
 struct Terms {
     issuers: BTreeSet<String>,
     scopes: BTreeSet<String>,
+    /// What proofs of possession may be signed with.
+    algorithms: BTreeSet<String>,
+    /// Routes where a token counts without a proof.
+    proofless: usize,
 }
 
 impl MetadataBook {
@@ -139,6 +143,11 @@ impl MetadataBook {
             terms
                 .issuers
                 .extend(issuers.map(|issuer| issuer.rules().issuer.clone()));
+            let proofs = policies.authn.proofs();
+            let alone = proofs.as_ref().is_some_and(|(_, alone)| *alone);
+            terms.proofless += usize::from(!alone);
+            let algorithms = proofs.into_iter().flat_map(|(algorithms, _)| algorithms);
+            terms.algorithms.extend(algorithms.map(ToOwned::to_owned));
             let scopes = policies.rbac.wanted_scopes();
             terms.scopes.extend(scopes.map(ToOwned::to_owned));
         }
@@ -199,6 +208,16 @@ impl Terms {
             members.insert("scopes_supported".to_owned(), json!(self.scopes));
         }
         members.insert("bearer_methods_supported".to_owned(), json!(["header"]));
+        if !self.algorithms.is_empty() {
+            members.insert(
+                "dpop_signing_alg_values_supported".to_owned(),
+                json!(self.algorithms),
+            );
+            members.insert(
+                "dpop_bound_access_tokens_required".to_owned(),
+                json!(self.proofless == 0),
+            );
+        }
         Bytes::from(Value::Object(members).to_string())
     }
 }

@@ -460,6 +460,28 @@ fn b26_a_token_that_is_passed_on_goes_with_its_proof() {
 }
 
 #[test]
+fn the_metadata_of_the_resource_says_what_proofs_are_taken() {
+    let origin = Origin::echo();
+    for (dpop, required) in [("", false), ("required = true", true)] {
+        let gate = Gate::before(&origin)
+            .issuer_without_keys()
+            .with(&format!(
+                "[issuers.corp.dpop]\nalgorithms = [\"ES256\"]\n{dpop}\n{}",
+                ANY_TOKEN.replace(
+                    "issuers = [\"corp\"]",
+                    "issuers = [\"corp\"]\nresource = \"https://app.example\""
+                )
+            ))
+            .start();
+        let metadata = gate.get("/.well-known/oauth-protected-resource");
+        let metadata = metadata.expect(200).json();
+        let algorithms = &metadata["dpop_signing_alg_values_supported"];
+        assert_eq!(*algorithms, json!(["ES256"]), "{metadata}");
+        assert_eq!(metadata["dpop_bound_access_tokens_required"], required);
+    }
+}
+
+#[test]
 fn the_file_is_checked_and_explained() {
     let origin = Origin::echo();
     let said = |dpop: &str, verb: &[&str]| {

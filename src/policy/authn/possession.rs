@@ -70,6 +70,11 @@ impl Possession {
         issuer.rules().dpop.as_ref()
     }
 
+    /// What proofs may be signed with.
+    pub(super) fn algorithms(&self) -> impl Iterator<Item = &str> {
+        self.algorithms.split(' ')
+    }
+
     /// Whether a token of this caller's issuer must be bound to a key.
     pub(super) fn is_required_of(&self, principal: &Principal) -> bool {
         self.rules_of(principal).is_some_and(|rules| rules.required)
