@@ -29,8 +29,8 @@ pub static SECTION: Section = Section {
         Key::new(
             "allow",
             Kind::List(&Kind::Network),
-            "networks that may ask, and no other; all when empty",
-            "[]",
+            "networks that may ask, and no other; all where nothing is said",
+            "",
         ),
         Key::new(
             "deny",
@@ -83,6 +83,13 @@ pub fn admit(policy: &Network, exchange: &mut Exchange) -> Result<(), Halt> {
 pub fn compile(reader: &Reader<'_>) -> Network {
     let mode: Mode = reader.get("mode").unwrap_or_default();
     let allow = networks(reader, "allow");
+    if allow.is_empty() && reader.get::<Vec<Cidr>>("allow").is_some() {
+        reader.error(
+            "allow",
+            "an empty list may mean nobody or everybody",
+            Some("name networks; `[\"0.0.0.0/0\", \"::/0\"]` is everybody".to_owned()),
+        );
+    }
     let deny = networks(reader, "deny");
     if mode != Mode::Enforce && !(allow.is_empty() && deny.is_empty()) {
         reader.relax(

@@ -80,7 +80,7 @@ pub struct RouteFacts {
     pub route: Box<Box<str>>,
     /// Path pattern with the prefix of the blueprint, `http.route` of the access line.
     pub pattern: Box<str>,
-    /// What limits by route count it under: it stays while the name does.
+    /// What limits by route count it under: it stays while its name and that of its blueprint do.
     pub bucket: u64,
     /// Counters that outlive a reload.
     pub metrics: Arc<RouteMetrics>,

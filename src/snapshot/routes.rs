@@ -2,7 +2,10 @@
 //!
 //! Every policy section is read through three levels: route, blueprint, defaults; nearest wins, key by key.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+};
 
 use http::Method;
 
@@ -90,6 +93,7 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
             Some("add a `[[blueprints]]` with `name`, `upstream` and `auth`".into()),
         );
     }
+    unlike(&blueprints);
     for blueprint in &blueprints {
         compiler.blueprint(blueprint, &defaults);
     }
@@ -105,6 +109,31 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
         unrouted,
         limiters: compiler.limiters,
         hosts: compiler.hosts,
+    }
+}
+
+/// Refuses a name that stands twice: logs, metrics and limits would take two blueprints for one.
+fn unlike(blueprints: &[Reader<'_>]) {
+    let mut seen: BTreeMap<String, Option<At>> = BTreeMap::new();
+    for blueprint in blueprints {
+        let Some(name) = blueprint.get::<String>("name") else {
+            continue;
+        };
+        match seen.entry(name) {
+            btree_map::Entry::Vacant(free) => drop(free.insert(blueprint.place())),
+            btree_map::Entry::Occupied(taken) => {
+                let first = taken.get().map(|at| blueprint.sources().line_of(at));
+                let first =
+                    first.map_or_else(String::new, |line| format!("; the first is at {line}"));
+                blueprint.error(
+                    "name",
+                    format!("two blueprints are named `{}`", taken.key()),
+                    Some(format!(
+                        "logs, metrics and limits tell them apart by the name{first}"
+                    )),
+                );
+            }
+        }
     }
 }
 
@@ -293,7 +322,8 @@ impl Compiler<'_> {
                 blueprint: Arc::clone(&group.name),
                 route: Box::new(name.into()),
                 pattern: pattern.into(),
-                bucket: hasher.value(KeyKind::Route, name.as_bytes()),
+                // Both names: another blueprint may well have a route of the same one.
+                bucket: hasher.value(KeyKind::Route, [&*group.name, name].join("\0").as_bytes()),
                 metrics: metrics.route(&group.name, name),
             }),
             policies,

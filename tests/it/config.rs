@@ -509,3 +509,26 @@ fn one_upstream_is_spoken_to_in_one_version_of_http() {
         check(&with(servers, lines)).expect_refused(&[message]);
     }
 }
+
+#[test]
+fn a_blueprint_name_stands_once() {
+    let more = SOUND[SOUND.find("[[blueprints]]").expect("a blueprint")..]
+        .replace("app.example", "other.example");
+    check(&and(&more)).expect_refused(&[
+        "two blueprints are named `app`",
+        "the first is at gate.toml:8",
+    ]);
+}
+
+#[test]
+fn an_empty_list_of_networks_is_refused() {
+    check(&and("[defaults.network]\nallow = []\n")).expect_refused(&[
+        "an empty list may mean nobody or everybody",
+        "`[\"0.0.0.0/0\", \"::/0\"]` is everybody",
+    ]);
+    check(&and(
+        "[defaults.network]\nallow = [\"0.0.0.0/0\", \"::/0\"]\n",
+    ))
+    .expect_accepted();
+    check(&and("[defaults.network]\ndeny = []\n")).expect_accepted();
+}
