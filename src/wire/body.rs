@@ -20,7 +20,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{halt::Reason, trailers};
+use super::{
+    halt::Reason,
+    trailers::{self, Overlong},
+};
 
 /// Bounds on one request body.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +72,7 @@ const TOO_SLOW: u8 = 3;
 const BROKEN: u8 = 4;
 const LEFT: u8 = 5;
 const ABANDONED: u8 = 6;
+const LONG_TRAILERS: u8 = 7;
 
 impl BodyProgress {
     /// Bytes passed on so far.
@@ -102,6 +106,7 @@ impl BodyProgress {
             TOO_LARGE => Some(Reason::BodyTooLarge),
             TOO_SLOW => Some(Reason::BodyTimeout),
             BROKEN | LEFT => Some(Reason::BodyBroken),
+            LONG_TRAILERS => Some(Reason::HeadTooLarge),
             _ => None,
         }
     }
@@ -186,17 +191,22 @@ impl ClientBody {
     }
 }
 
-/// Framing that breaks the grammar, as opposed to a client that went away: it comes as invalid data from the look at
-/// the bytes before the parser, or as a protocol error of the stream.
-fn is_bad_framing(error: &hyper::Error) -> bool {
+/// What became of a body whose reading failed, and why. Framing that breaks the grammar, as opposed to a client that went
+/// away, comes as invalid data from the look at the bytes before the parser, or as a protocol error of the stream.
+fn failed(error: &hyper::Error) -> (u8, Reason) {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::InvalidData;
+            return match (io.kind(), io.get_ref()) {
+                (_, Some(why)) if why.is::<Overlong>() => (LONG_TRAILERS, Reason::HeadTooLarge),
+                (std::io::ErrorKind::InvalidData, _) => (BROKEN, Reason::BodyBroken),
+                _ => (LEFT, Reason::BodyBroken),
+            };
         }
         cause = inner.source();
     }
-    error.is_parse()
+    let outcome = if error.is_parse() { BROKEN } else { LEFT };
+    (outcome, Reason::BodyBroken)
 }
 
 impl Body for ClientBody {
@@ -244,8 +254,8 @@ impl Metered {
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => {
-                    let outcome = if is_bad_framing(&error) { BROKEN } else { LEFT };
-                    return self.cut(outcome, Reason::BodyBroken);
+                    let (outcome, reason) = failed(&error);
+                    return self.cut(outcome, reason);
                 }
                 Some(Ok(frame)) => {
                     let trailers = match frame.into_data() {

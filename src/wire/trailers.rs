@@ -17,6 +17,11 @@ pub enum Trailers {
     Pass,
 }
 
+/// The trailers of a request have too many bytes or fields; the cause of the error that ends its body.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the trailers are too large")]
+pub struct Overlong;
+
 /// Takes out whatever may not stand in trailers; a pseudo field cannot even be held.
 pub fn purge(trailers: &mut HeaderMap) {
     if !trailers.keys().any(is_forbidden) {

@@ -619,3 +619,57 @@ fn a_tunnel_is_a_connection_of_its_client() {
         client.try_response().ok()
     });
 }
+
+#[test]
+fn routes_of_one_name_in_two_blueprints_are_counted_apart() {
+    let origin = Origin::echo();
+    let blueprint = |name: &str| {
+        format!(
+            "[[blueprints]]\nname = \"{name}\"\nprefix = \"/{name}\"\nupstream = \"legacy\"\nauth = \"public\"\n\
+             [[blueprints.routes]]\nname = \"show\"\npath = \"/show\"\n"
+        )
+    };
+    let gate = Gate::before(&origin)
+        .defaults(
+            "rate_limits = [{ name = \"each\", key = \"route\", quota = 1, window = \"1h\" }]",
+        )
+        .with(&blueprint("one"))
+        .with(&blueprint("other"))
+        .start();
+    for path in ["/one/show", "/other/show"] {
+        gate.get(path).expect(200);
+        expect_exceeded(&gate.get(path), "each");
+    }
+}
+
+#[test]
+fn trailers_are_refused_by_their_size_and_not_as_a_broken_body() {
+    let origin = Origin::echo();
+    let wide = Gate::before(&origin)
+        .with("[server.limits]\nheader_bytes = \"64KiB\"\n")
+        .open();
+    let gate = Gate::before(&origin).open();
+    let with_trailers = |bytes: usize| {
+        // Of `T: `, two line ends and the value.
+        let value = "x".repeat(bytes - 7);
+        format!(
+            "POST /t HTTP/1.1\r\nHost: app.example\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nT: {value}\r\n\r\n"
+        )
+    };
+    for gate in [&gate, &wide] {
+        for bytes in [100, 16_382, 16_383] {
+            gate.exchange(with_trailers(bytes)).expect(200);
+        }
+        for bytes in [16_384, 16_385, 40_000] {
+            let response = gate.exchange(with_trailers(bytes));
+            assert_eq!(
+                response.expect(431).problem()["type"],
+                "urn:portcullis:problem:head-too-large",
+                "{bytes}"
+            );
+        }
+    }
+    for received in origin.requests() {
+        assert_eq!(received.body, b"a");
+    }
+}

@@ -15,7 +15,10 @@ mod octets;
 use chunked::Chunked;
 use head::{Framing, Head};
 
-/// Bounds on one request head; trailers share them.
+/// The most bytes of trailers, their empty line among them.
+const TRAILER_BYTES: usize = 16 * 1024 - 1;
+
+/// Bounds on one request head; trailers share them, up to [`TRAILER_BYTES`].
 #[derive(Debug, Clone, Copy)]
 pub struct ScreenLimits {
     /// Bytes of a head, from the first one to the end of its empty line.
@@ -24,6 +27,16 @@ pub struct ScreenLimits {
     pub header_count: usize,
     /// Bytes of the request target; never more than 65,534, which is all the parser takes.
     pub uri_bytes: usize,
+}
+
+impl ScreenLimits {
+    /// The parser behind has a bound of its own on trailers, and takes fewer bytes than that.
+    fn of_trailers(self) -> Self {
+        Self {
+            head_bytes: self.head_bytes.min(TRAILER_BYTES),
+            ..self
+        }
+    }
 }
 
 /// Why a connection is refused.
@@ -286,7 +299,7 @@ impl Screen {
                 }
                 other => other,
             },
-            State::Trailers => match self.head.scan(bytes, &self.limits) {
+            State::Trailers => match self.head.scan(bytes, &self.limits.of_trailers()) {
                 Step::Done(taken) => self.message_done(taken),
                 other => other,
             },
