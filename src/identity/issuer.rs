@@ -150,6 +150,14 @@ impl Issuer {
         self.keys.version(now).is_some()
     }
 
+    /// The file that its keys stand in, where they do.
+    pub fn key_file(&self) -> Option<PathBuf> {
+        match &self.config.keys {
+            KeySource::File(path) => Some(path.clone()),
+            _ => None,
+        }
+    }
+
     /// Reads the key file again; true when it changed. Without a file: false.
     ///
     /// # Errors

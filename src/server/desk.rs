@@ -74,7 +74,7 @@ impl Desk {
         self.runtime.block_on(async {
             let mut signals = Signals::new()?;
             let mut files = FileWatch::new();
-            files.follow(&in_use.files);
+            files.follow(&in_use.files, in_use.read);
             // Begins to fetch keys: a process without them would refuse what the former one lets pass.
             look_after(&in_use);
             let admin = self.admin(&in_use, &staff.opened)?;
@@ -179,7 +179,7 @@ impl Desk {
                 old.clusters.iter().for_each(|cluster| cluster.replace());
             }
             look_after(&in_use);
-            files.follow(&in_use.files);
+            files.follow(&in_use.files, in_use.read);
             in_use.replaced.map(|old| tokio::spawn(retire(old)));
         }
     }

@@ -5,7 +5,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -54,6 +54,8 @@ pub struct InUse {
     pub snapshot: Arc<Snapshot>,
     /// Files and folders to watch.
     pub files: Vec<PathBuf>,
+    /// When they began to be read.
+    pub read: SystemTime,
     /// Issuers whose keys are to be kept fresh.
     pub fresh_issuers: Vec<Arc<Issuer>>,
     /// What requests ran on before, to be handed to [`retire`].
@@ -65,6 +67,7 @@ pub struct InUse {
 /// # Errors
 /// The problems, rendered for people; nothing was changed.
 pub fn bring_up(source: &Source, survivors: &Survivors, color: Color) -> Result<InUse, String> {
+    let read = SystemTime::now();
     let loaded = source.load();
     let problems = &loaded.problems;
     let compiled = compile::compile(&loaded, problems, survivors);
@@ -77,6 +80,7 @@ pub fn bring_up(source: &Source, survivors: &Survivors, color: Color) -> Result<
     observe(&compiled, survivors);
     Ok(InUse {
         files: compiled.files.clone(),
+        read,
         snapshot: Arc::new(compiled.snapshot),
         fresh_issuers,
         replaced: None,
@@ -185,13 +189,9 @@ impl Reloader {
     /// Reloads once. `None` when the new file is not usable: the old policy goes on.
     pub fn reload(&self) -> Option<InUse> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        for issuer in self.survivors.issuers.list() {
-            if let Err(error) = issuer.reload_file() {
-                tracing::error!(%error, "key set not reloaded, the last good one stays");
-            }
-        }
         match bring_up(&self.source, &self.survivors, Color::Never) {
             Ok(mut in_use) => {
+                self.read_keys();
                 for worker in &self.workers {
                     in_use.replaced = Some(worker.replace(Arc::clone(&in_use.snapshot)));
                 }
@@ -207,6 +207,16 @@ impl Reloader {
                 self.survivors.metrics.reload(ReloadOutcome::Rejected);
                 tracing::error!(%problems, "configuration not reloaded, the old one stays");
                 None
+            }
+        }
+    }
+
+    /// Reads the key files of the issuers that stay as they are. Only behind a good file: a reload that is rejected
+    /// changes nothing.
+    fn read_keys(&self) {
+        for issuer in self.survivors.issuers.list() {
+            if let Err(error) = issuer.reload_file() {
+                tracing::error!(%error, "key set not reloaded, the last good one stays");
             }
         }
     }

@@ -24,6 +24,8 @@ pub struct FileWatch {
     folders: BTreeSet<PathBuf>,
     files: Vec<PathBuf>,
     marks: Vec<Mark>,
+    /// What is in use may be older than what the files hold.
+    outdated: bool,
     /// Names of the files, whatever their folder.
     names: Names,
     changed: mpsc::Receiver<()>,
@@ -67,15 +69,27 @@ impl FileWatch {
             folders: BTreeSet::new(),
             files: Vec::new(),
             marks: Vec::new(),
+            outdated: false,
             names,
             changed,
         }
     }
 
-    /// Watches the folders of these files from now on, and those behind links.
-    pub fn follow(&mut self, files: &[PathBuf]) {
+    /// Watches the folders of these files from now on, and those behind links. They began to be read at `read`: what
+    /// changed between that and the watch is told by [`FileWatch::changed`] at once.
+    pub fn follow(&mut self, files: &[PathBuf], read: SystemTime) {
+        self.watch(files);
+        let now = marks(files);
+        self.outdated |= files.iter().zip(&now).any(|(file, mark)| {
+            let known = self.files.iter().position(|known| known == file);
+            let before = known.and_then(|place| self.marks.get(place));
+            before != Some(mark) && is_younger(file, read)
+        });
         files.clone_into(&mut self.files);
-        self.marks = marks(files);
+        self.marks = now;
+    }
+
+    fn watch(&mut self, files: &[PathBuf]) {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = files
             .iter()
             .flat_map(|file| [Some(file.clone()), std::fs::canonicalize(file).ok()])
@@ -98,6 +112,9 @@ impl FileWatch {
 
     /// Resolves when one of the files changed and has settled. Never, when nothing can be watched.
     pub async fn changed(&mut self) {
+        if std::mem::take(&mut self.outdated) {
+            return;
+        }
         loop {
             if self.changed.recv().await.is_none() {
                 std::future::pending::<()>().await;
@@ -145,6 +162,23 @@ fn mark(file: &Path) -> Mark {
     Mark(Some((meta.ino(), meta.len(), time)), Vec::new())
 }
 
+/// Whether a file, or the folder behind a link that leads to it, was changed since. By the time that the system keeps of
+/// changes: that of the contents can be set to anything.
+fn is_younger(file: &Path, than: SystemTime) -> bool {
+    let since = than
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let changed = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|meta| {
+            let seconds = u64::try_from(meta.ctime()).unwrap_or(0);
+            let nanos = u32::try_from(meta.ctime_nsec()).unwrap_or(0);
+            Duration::new(seconds, nanos) >= since
+        })
+    };
+    let linked = std::fs::canonicalize(file).is_ok_and(|behind| behind != file);
+    changed(file) || linked && file.parent().is_some_and(changed)
+}
+
 impl Default for FileWatch {
     fn default() -> Self {
         Self::new()
@@ -171,4 +205,88 @@ fn folders(file: &Path) -> Vec<PathBuf> {
         .into_iter()
         .chain(behind.as_deref().and_then(parent))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(500);
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        runtime.expect("a runtime").block_on(test);
+    }
+
+    fn far_ahead() -> SystemTime {
+        SystemTime::now() + Duration::from_hours(1)
+    }
+
+    async fn is_told(watch: &mut FileWatch) -> bool {
+        tokio::time::timeout(SOON, watch.changed()).await.is_ok()
+    }
+
+    #[test]
+    fn what_changed_between_the_reading_and_the_watch_is_told_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("gate.toml");
+        std::fs::write(&file, "a").expect("written");
+        let changed = std::fs::metadata(&file).expect("a file");
+        let changed = Duration::new(
+            u64::try_from(changed.ctime()).expect("after 1970"),
+            u32::try_from(changed.ctime_nsec()).expect("a part of a second"),
+        );
+        let changed = SystemTime::UNIX_EPOCH + changed;
+        run(async {
+            let mut watch = FileWatch::new();
+            let files = [file.clone()];
+            watch.follow(&files, changed + Duration::from_nanos(1));
+            assert!(!is_told(&mut watch).await, "read after its last change");
+            let mut watch = FileWatch::new();
+            watch.follow(&files, changed);
+            assert!(is_told(&mut watch).await, "read before its last change");
+            // A reload that reads it anew finds it as it was marked.
+            watch.follow(&files, changed);
+            assert!(!is_told(&mut watch).await, "told already");
+            // Changed while that reload read it.
+            std::fs::write(&file, "other").expect("written");
+            watch.follow(&files, changed);
+            assert!(watch.outdated, "changed after it was read");
+            // One that was changed and then read, by the order of an operator.
+            std::fs::write(&file, "another").expect("written");
+            let mut watch = FileWatch::new();
+            watch.follow(&files, far_ahead());
+            std::fs::write(&file, "and another").expect("written");
+            watch.follow(&files, far_ahead());
+            assert!(!watch.outdated, "read after its last change");
+        });
+    }
+
+    #[test]
+    fn a_folder_that_a_link_leads_into_counts_by_its_own_change() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        for place in [&one, &other] {
+            std::fs::create_dir(place).expect("a folder");
+            std::fs::write(place.join("gate.toml"), "a").expect("written");
+        }
+        let (file, data) = (folder.path().join("gate.toml"), folder.path().join("data"));
+        std::os::unix::fs::symlink(&one, &data).expect("a link");
+        std::os::unix::fs::symlink(data.join("gate.toml"), &file).expect("a link");
+        // The clock of a file system is coarse: the change must fall behind all this.
+        let began = SystemTime::now();
+        assert!(!is_younger(&file, began + Duration::from_millis(50)));
+        let fresh = folder.path().join("fresh");
+        while began.elapsed().expect("time goes on") < Duration::from_secs(10) {
+            std::os::unix::fs::symlink(&other, &fresh).expect("a link");
+            std::fs::rename(&fresh, &data).expect("swapped");
+            if is_younger(&file, began + Duration::from_millis(50)) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        panic!("the file behind is older than the swap, which counts");
+    }
 }

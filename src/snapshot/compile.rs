@@ -101,6 +101,8 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     files.extend(loaded.folders.iter().cloned());
     files.extend(identity.files);
     files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
+    let issuers = issuers::whole(&books.issuers);
+    files.extend(issuers.iter().filter_map(|issuer| issuer.key_file()));
     let clusters: Vec<_> = upstreams.clusters.into_values().flatten().collect();
     Some(Compiled {
         snapshot: Snapshot {
@@ -118,7 +120,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         files,
         limiters,
         endpoints: upstreams.endpoints,
-        issuers: issuers::whole(&books.issuers),
+        issuers,
         roles: books.roles.names().map(ToOwned::to_owned).collect(),
         statements: identity.statements,
     })

@@ -11,7 +11,7 @@ use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::origin::answer;
 use crate::harness::process::Process;
 use crate::harness::python::python;
-use crate::harness::{Client, Conn, Gate, Origin, TlsOptions, eventually};
+use crate::harness::{Client, Conn, Gate, Issuer, Origin, TlsOptions, eventually};
 
 /// The policy with one header that says which edition it is.
 fn edition(number: usize) -> String {
@@ -452,4 +452,48 @@ fn a_change_that_needs_a_restart_is_told() {
     });
     gate.proxy.await_talk("server.http, server.workers");
     gate.proxy.await_talk("after a restart only");
+}
+
+#[test]
+fn a_rejected_reload_takes_up_no_new_keys() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let gate = Gate::before(&origin);
+    let file = gate.directory().join("keys.json");
+    issuer.write_jwks(&file);
+    let section = issuer.section().replace(
+        &format!("jwks_url = \"{}\"", issuer.jwks_url()),
+        &format!("jwks_file = '{}'", file.display()),
+    );
+    let guarded = PUBLIC.replace(
+        "auth = \"public\"",
+        "auth = { require = [\"bearer\"], issuers = [\"corp\"] }",
+    );
+    let gate = gate.with(&section).with(&guarded).start();
+    let (first, ask) = (issuer.bearer(&["reader"]), |gate: &Running, token: &str| {
+        gate.get_with("/", &[("Authorization", token)]).status
+    });
+    assert_eq!(ask(&gate, &first), 200);
+
+    issuer.rotate();
+    let second = issuer.bearer(&["reader"]);
+    let rejected = || {
+        gate.proxy
+            .metric("portcullis_reloads_total", &["outcome=\"rejected\""])
+    };
+    let policy = gate.directory.path().join("gate.toml");
+    let sound = std::fs::read_to_string(&policy).expect("the policy file");
+    crate::harness::proxy::write_policy(gate.directory.path(), &format!("{sound}\nupstreem = 1\n"));
+    eventually("it is rejected", || (rejected() >= 1.0).then_some(()));
+    let before = rejected();
+    issuer.write_jwks(&file);
+    eventually("a change of the key file makes a reload", || {
+        (rejected() > before).then_some(())
+    });
+    assert_eq!(ask(&gate, &second), 401);
+    assert_eq!(ask(&gate, &first), 200);
+
+    gate.reload();
+    assert_eq!(ask(&gate, &second), 200);
+    assert_eq!(ask(&gate, &first), 401);
 }
