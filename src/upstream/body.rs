@@ -66,7 +66,7 @@ impl Lease {
     fn release(self) {
         let unsent = self.progress.filter(|body| !body.is_complete());
         match (self.carrier, unsent) {
-            (Carrier::Shared(slot), Some(body)) => body.abandon(Box::new(slot)),
+            (Carrier::Shared(slot), Some(body)) => body.abandon(Box::new(slot.abandon())),
             (Carrier::Alone(link, pool), None) if self.after == After::Keep => {
                 pool.put(link, Instant::now());
             }

@@ -9,7 +9,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -17,11 +17,15 @@ use std::{
 };
 
 use http::{Request, Uri, Version, header, uri};
-use hyper::client::conn::http2::{Builder, Connection, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{
+    client::conn::http2::{Builder, Connection, SendRequest},
+    rt::Executor,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
+    task::AbortHandle,
 };
 
 use super::{
@@ -57,7 +61,7 @@ const LOCAL_RESETS: usize = 1024;
 /// Streams of the server's own that it may open and reset; it may open none.
 const PUSHED_RESETS: usize = 1;
 
-type Driver = Connection<TokioIo<Greeted>, ClientBody, TokioExecutor>;
+type Driver = Connection<TokioIo<Greeted>, ClientBody, Spawner>;
 
 /// An open connection.
 #[derive(Debug)]
@@ -67,6 +71,26 @@ pub struct Two {
     /// Where it leads.
     pub way: Way,
     driver: Arc<Mutex<Option<Driver>>>,
+    spawner: Spawner,
+}
+
+/// Runs what hyper has to run beside the requests, and knows the first of it: that is the connection itself.
+#[derive(Clone, Debug, Default)]
+struct Spawner {
+    connection: Arc<OnceLock<AbortHandle>>,
+}
+
+impl<F> Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let spawned = tokio::spawn(task);
+        if self.connection.get().is_none() {
+            let _ = self.connection.set(spawned.abort_handle());
+        }
+    }
 }
 
 impl Two {
@@ -76,6 +100,13 @@ impl Two {
         let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
         let allowed = driver.as_ref().map(Driver::current_max_send_streams);
         allowed.unwrap_or(0).min(most)
+    }
+
+    /// Closes the connection, whatever is under way on it.
+    pub fn close(&self) {
+        if let Some(connection) = self.spawner.connection.get() {
+            connection.abort();
+        }
     }
 
     /// True when no further request can be sent.
@@ -96,7 +127,8 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Two, UpstreamError> {
         stream,
         greeting: Arc::clone(&greeting),
     };
-    let (sender, driver) = builder()
+    let spawner = Spawner::default();
+    let (sender, driver) = builder(spawner.clone())
         .handshake(TokioIo::new(stream))
         .await
         .map_err(UpstreamError::Broken)?;
@@ -106,6 +138,7 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Two, UpstreamError> {
         sender,
         way,
         driver,
+        spawner,
     };
     match tokio::time::timeout(limit, greeting.came(&two)).await {
         Ok(true) => Ok(two),
@@ -117,8 +150,8 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Two, UpstreamError> {
 }
 
 /// The client, with every limit stated.
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(spawner: Spawner) -> Builder<Spawner> {
+    let mut builder = Builder::new(spawner);
     builder
         .timer(TokioTimer::new())
         .adaptive_window(false)

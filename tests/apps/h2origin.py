@@ -84,7 +84,7 @@ class Peer:
     def meet(self, event):
         if isinstance(event, RequestReceived):
             fields = [list(field) for field in event.headers]
-            self.streams[event.stream_id] = {"headers": fields, "body": 0, "trailers": None}
+            self.streams[event.stream_id] = {"headers": fields, "body": 0, "trailers": None, "deaf": False}
             named = dict(event.headers)
             tell(event="request", connection=self.number, stream=event.stream_id, path=named[":path"], headers=fields)
             self.begin(event.stream_id, named[":path"])
@@ -92,7 +92,8 @@ class Peer:
             stream = self.streams.get(event.stream_id)
             if stream is not None:
                 stream["body"] += len(event.data)
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if stream is None or not stream["deaf"]:
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, TrailersReceived):
             self.streams[event.stream_id]["trailers"] = [list(field) for field in event.headers]
         elif isinstance(event, StreamEnded):
@@ -147,6 +148,10 @@ class Peer:
             self.sock.shutdown(socket.SHUT_RDWR)
         elif path == "/close":
             self.sock.shutdown(socket.SHUT_RDWR)
+        elif path == "/deaf":
+            # The same, and the window for the body is never opened again.
+            self.streams[stream_id]["deaf"] = True
+            self.answer(stream_id)
         elif path == "/early":
             # The whole answer, while the request body goes on: the stream counts until that has ended too.
             self.answer(stream_id)
@@ -165,7 +170,7 @@ class Peer:
         tell(event="whole", connection=self.number, stream=stream_id, path=path, body=stream["body"],
              trailers=stream["trailers"])
         h2 = self.h2
-        if path in ("/hang", "/goaway-at", "/close", "/refuse", "/early"):
+        if path in ("/hang", "/goaway-at", "/close", "/refuse", "/early", "/deaf"):
             pass
         elif path == "/truncate":
             self.head(stream_id)

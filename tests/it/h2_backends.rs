@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::gate::{PUBLIC, Running, request};
 use crate::harness::python::{python, run_json};
-use crate::harness::{Client, Gate, H2Origin, Origin, Response};
+use crate::harness::{Client, Gate, H2Origin, Origin, Response, eventually};
 
 /// A gate before an HTTP/2 origin, everything public.
 fn open(origin: &H2Origin, lines: &str) -> Running {
@@ -323,6 +323,32 @@ fn a_body_that_goes_on_after_its_answer_takes_no_room_from_others() {
     );
     origin.expect_connections(1);
     drop(dripping);
+}
+
+#[test]
+fn a_body_that_is_neither_taken_nor_reset_takes_room_for_a_bounded_time() {
+    let origin = H2Origin::with(&["--streams=2"]);
+    let keys = "h2_connections = 1\nidle_timeout = \"400ms\"\nconnect_timeout = \"200ms\"";
+    let gate = open(&origin, keys);
+    let deaf: Vec<Client> = (0..2)
+        .map(|_| {
+            let mut client = gate.https();
+            client
+                .send("POST /deaf HTTP/1.1\r\nHost: app.example\r\nContent-Length: 200000\r\n\r\n");
+            client.send(vec![b'x'; 100_000]);
+            client.response().expect(200);
+            client
+        })
+        .collect();
+    eventually("there is room again", || {
+        (gate.get("/x").status == 200).then_some(())
+    });
+    // The streams have ended with their connection.
+    origin.await_events("closed", 1);
+    origin.expect_connections(2);
+    gate.get("/x").expect(200);
+    origin.expect_connections(2);
+    drop(deaf);
 }
 
 #[test]
