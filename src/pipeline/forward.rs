@@ -56,8 +56,9 @@ pub async fn forward(
         let snapshot = Arc::clone(recording.snapshot());
         return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
     };
-    let limits = &recording.snapshot().server.limits;
+    let limits = recording.snapshot().server.limits;
     arrival.trailers = trailers_of(route, &recording.exchange);
+    recording.call = arrival.trailers == Trailers::Pass;
     let bounds = bounds(route, limits.body, arrival.trailers);
     let (body, progress) = ClientBody::new(incoming, bounds);
     recording.progress.clone_from(&progress);

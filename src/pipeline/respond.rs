@@ -1,7 +1,7 @@
 //! Answers that the proxy makes itself: refusals, ready replies, errors of its own.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, Version, header};
+use http::{HeaderValue, Response, StatusCode, Version, header, response::Parts};
 
 use super::{
     body::AnswerBody,
@@ -14,7 +14,10 @@ use crate::{
     observe::access::Decision,
     policy,
     snapshot::Snapshot,
-    wire::halt::{Halt, Reason, Refusal, Stage},
+    wire::{
+        grpc,
+        halt::{Halt, Reason, Refusal, Stage},
+    },
 };
 use http_body::Body;
 
@@ -29,6 +32,10 @@ pub fn halt(
         .body
         .as_ref()
         .is_some_and(|body| !body.is_end_stream());
+    let refused = match &halt {
+        Halt::Refuse(refusal) => Some(refusal.reason),
+        Halt::Reply(_) => None,
+    };
     let (decision, cause) = match &halt {
         // Nothing is wrong with the request: the gate could not do its part.
         Halt::Refuse(refusal)
@@ -49,12 +56,8 @@ pub fn halt(
     recording.exchange.forged |= halt.is_forgery();
     let response = plain(halt, &recording.exchange);
     recording.decide(decision, response.status(), Some(cause));
-    finish(
-        snapshot,
-        response,
-        Unread::of(unread, arrival.version),
-        recording,
-    )
+    let unread = Unread::of(unread, arrival.version);
+    finish(snapshot, response, (refused, unread), recording)
 }
 
 fn cause_of(refusal: &Refusal) -> Cause {
@@ -100,7 +103,12 @@ pub fn failure(
         Decision::Refused
     };
     recording.decide(decision, response.status(), Some(cause));
-    finish(snapshot, response, unread, recording)
+    finish(
+        snapshot,
+        response,
+        (Some(refusal.reason), unread),
+        recording,
+    )
 }
 
 /// Whether the connection must end because bytes of this request are still to come on it.
@@ -126,18 +134,34 @@ impl Unread {
 fn finish(
     snapshot: &Snapshot,
     response: Response<Bytes>,
-    unread: Unread,
+    (refused, unread): (Option<Reason>, Unread),
     mut recording: Recording,
 ) -> Response<AnswerBody> {
-    let (mut head, words) = response.into_parts();
+    let (mut head, mut words) = response.into_parts();
     let route = recording.met.and_then(|id| snapshot.route(id));
     let policies = route.map_or(&snapshot.unrouted, |route| &route.policies);
     policy::finish(policies, &mut recording.exchange, &mut head);
+    if let Some(reason) = refused
+        && recording.is_call()
+    {
+        // Behind the response halves, which go by the status of the refusal.
+        end_call(&mut head, reason, &mut recording);
+        words = Bytes::new();
+    }
     if unread == Unread::Rest {
         head.headers
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Response::from_parts(head, AnswerBody::own(words, recording))
+}
+
+/// A refusal as gRPC tells it: an answer that is well but for its `grpc-status`.
+fn end_call(head: &mut Parts, reason: Reason, recording: &mut Recording) {
+    let id = recording.exchange.request_id.to_str().unwrap_or_default();
+    let message = [reason.code(), ": ", reason.title(), " (request ", id, ")"].concat();
+    grpc::end_call(&mut head.headers, head.status, &message);
+    head.status = StatusCode::OK;
+    recording.restate(head.status);
 }
 
 /// The refusal for a request that met an error of our own.

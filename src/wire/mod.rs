@@ -3,6 +3,7 @@
 pub mod body;
 pub mod cookie;
 pub mod forwarded;
+pub mod grpc;
 pub mod halt;
 pub mod hop;
 pub mod host;

@@ -125,17 +125,74 @@ fn tls_servers_are_called_too() {
     assert_eq!(answers[1]["code"], "FAILED_PRECONDITION");
 }
 
-#[test]
-fn a_refusal_is_mapped_by_the_client() {
-    let server = Server::start(&[]);
-    let gate = server
+/// A gate before a server of gRPC that lets in nobody.
+fn closed(server: &Server, lines: &str) -> Running {
+    server
         .gate()
+        .defaults(lines)
         .issuer_without_keys()
         .with(PUBLIC)
         .with(&ADMIN.replace("/admin", "/test.Echo"))
-        .start();
+        .start()
+}
+
+#[test]
+fn a_refusal_ends_the_call_with_its_reason() {
+    let server = Server::start(&[]);
+    let gate = closed(&server, "rate_limits = []");
     let answer = &calls(&gate, &json!([{ "method": "Unary" }]))[0];
     assert_eq!(answer["code"], "UNAUTHENTICATED", "{answer}");
+    let details = answer["details"].as_str().expect("a message");
+    let line = gate.proxy.await_access_of("/test.Echo/Unary");
+    let id = line["request_id"].as_str().expect("an identity");
+    let expected = "credentials-missing: This resource needs credentials (request ";
+    assert_eq!(details, format!("{expected}{id})"));
+    assert_eq!(line["reason"], "credentials-missing", "{line}");
+    assert_eq!(line["decision"], "refused", "{line}");
+    assert_eq!(line["http.response.status_code"], 200, "{line}");
+    gate.proxy.await_metric(
+        "portcullis_refusals_total",
+        &["reason=\"credentials-missing\""],
+        1.0,
+    );
+    // What is no call of gRPC is told by its status: gRPC is spoken over HTTP/2 alone.
+    let fields = [("Content-Type", "application/grpc")];
+    let response = gate.request("POST", "/test.Echo/Unary", &fields);
+    assert_eq!(response.expect(401).problem()["status"], 401);
+    assert_eq!(response.header("grpc-status"), None);
+}
+
+#[test]
+fn a_limit_by_status_counts_refused_calls_by_what_was_refused() {
+    let server = Server::start(&[]);
+    let limit = "rate_limits = [{ name = \"tight\", key = \"client\", quota = 10, window = \"1h\", \
+                 cost = { status_401 = 5 } }]";
+    let gate = closed(&server, limit);
+    let unary = json!({ "method": "Unary" });
+    let answers = calls(&gate, &json!([unary, unary, unary]));
+    let codes: Vec<&str> = answers.iter().filter_map(|a| a["code"].as_str()).collect();
+    let expected = ["UNAUTHENTICATED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"];
+    assert_eq!(codes, expected, "{answers:#?}");
+    let exhausted = &answers[2]["trailing"];
+    assert!(exhausted["retry-after"].is_string(), "{answers:#?}");
+}
+
+#[test]
+fn a_server_that_is_not_there_or_too_slow_is_told_by_its_code() {
+    let server = Server::start(&[]);
+    let gate = server
+        .gate()
+        .upstream("response_timeout = \"300ms\"")
+        .open();
+    let answer = &calls(&gate, &json!([{ "method": "Slow" }]))[0];
+    assert_eq!(answer["code"], "DEADLINE_EXCEEDED", "{answer}");
+    let details = answer["details"].as_str().expect("a message");
+    assert!(details.starts_with("upstream-timeout: "), "{answer}");
+    drop(server);
+    let answer = &calls(&gate, &json!([{ "method": "Unary" }]))[0];
+    assert_eq!(answer["code"], "UNAVAILABLE", "{answer}");
+    let details = answer["details"].as_str().expect("a message");
+    assert!(details.starts_with("upstream-"), "{answer}");
 }
 
 #[test]
