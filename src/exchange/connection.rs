@@ -7,7 +7,7 @@ use std::{
 
 use http::HeaderMap;
 
-use super::last_token::LastToken;
+use super::{hints::Hints, last_token::LastToken};
 use crate::wire::{
     forwarded::{Client, Introduction, Scheme},
     host::{Authority, HostError, HostPattern},
@@ -20,6 +20,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// TLS facts, when TLS ends here.
     pub tls: Option<Tls>,
+    /// Early hints for the request that is being answered: HTTP/1.1.
+    pub hints: Hints,
     /// The bearer token that came last, with what it proved.
     pub last_token: LastToken,
     /// The host that was last asked for, in normal form; most requests of a connection are for the same one.
@@ -51,6 +53,7 @@ impl Connection {
         Self {
             peer,
             tls,
+            hints: Hints::default(),
             last_token: LastToken::default(),
             asked: Mutex::new(None),
             told: Mutex::new(None),

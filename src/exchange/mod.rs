@@ -16,6 +16,7 @@ use crate::wire::{
 };
 
 pub mod connection;
+pub mod hints;
 pub mod last_token;
 pub mod principal;
 pub mod trace;

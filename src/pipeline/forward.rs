@@ -10,7 +10,7 @@ use http::{
 use super::{
     admit::Admitted,
     body::AnswerBody,
-    mask,
+    hints, mask,
     normalise::Arrival,
     record::Recording,
     respond::{self, Unread},
@@ -62,7 +62,9 @@ pub async fn forward(
     let bounds = bounds(route, limits.body, arrival.trailers);
     let (body, progress) = ClientBody::new(incoming, bounds);
     recording.progress.clone_from(&progress);
+    let hinted = hints::are_wanted(route, &recording.exchange);
     let mut request = outgoing(route, &mut recording.exchange, body);
+    let turn = hinted.then(|| hints::pass(&recording.exchange, &mut request));
     let key = own_key(&recording.exchange, request.headers_mut());
     let sending = std::time::Instant::now();
     let mut trail = std::mem::take(&mut recording.trail);
@@ -74,8 +76,10 @@ pub async fn forward(
         client: recording.exchange.client,
         hasher: &recording.worker().survivors.hasher,
         progress,
+        hints: turn.as_ref(),
     };
     let sent = send(&outbound, request, &mut trail).await;
+    drop(turn);
     recording.trail = trail;
     recording.upstream_duration = sending.elapsed();
     let sent = sent.and_then(|sent| expected(sent, &arrival, (&recording.exchange, key.as_ref())));

@@ -11,6 +11,7 @@
 pub mod admit;
 pub mod body;
 pub mod forward;
+mod hints;
 pub mod linger;
 pub mod mask;
 pub mod normalise;

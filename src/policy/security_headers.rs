@@ -36,6 +36,17 @@ enum Private {
     AsSent,
 }
 
+/// Who is given the early hints of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EarlyHints {
+    /// A browser that opens a page, on a connection of its own.
+    Navigation,
+    /// Everybody.
+    Always,
+    /// Nobody.
+    Never,
+}
+
 /// One header that answers gain.
 #[derive(Clone, Debug)]
 struct Stated {
@@ -51,6 +62,7 @@ pub struct SecurityHeaders {
     entries: Box<[Stated]>,
     remove: Box<[HeaderName]>,
     hsts: Option<HeaderValue>,
+    early_hints: EarlyHints,
     private: Private,
     /// Where the section stands, for `explain`.
     place: Box<str>,
@@ -124,6 +136,9 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
         }
     }
 }
+
+/// Fetch Metadata: browsers set it, pages cannot.
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// The leaks that many backends have.
 static USUAL_LEAKS: [HeaderName; 2] = [SERVER, HeaderName::from_static("x-powered-by")];
@@ -200,6 +215,25 @@ fn is_leak(name: &str) -> bool {
 }
 
 impl SecurityHeaders {
+    /// Whether this request is given the early hints of its backend (RFC 8297). Of browsers it is known that they can
+    /// tell a hint from an answer; of a proxy between them and the gate it is not.
+    pub fn passes_hints(&self, exchange: &Exchange) -> bool {
+        match self.early_hints {
+            EarlyHints::Never => false,
+            EarlyHints::Always => true,
+            // Few requests but these begin so; the rest need not be looked at further.
+            EarlyHints::Navigation => {
+                let accept = exchange.accept.as_ref();
+                accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"))
+                    && exchange.connection.peer.ip().to_canonical() == exchange.client
+                    && exchange
+                        .headers()
+                        .get(FETCH_MODE)
+                        .is_some_and(|mode| mode == "navigate")
+            }
+        }
+    }
+
     /// Monitor mode: the policies as report-only and nothing else.
     fn report_only(&self, headers: &mut HeaderMap) {
         let policies = self.entries.iter().filter(|entry| {

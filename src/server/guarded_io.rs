@@ -5,6 +5,8 @@
 //! answered undisturbed; once none is, the parser sees the end of the stream and gives it back, and the connection's
 //! task writes the refusal. A violation within a body in flight is a read error at once instead.
 //!
+//! What hyper's server cannot say, an early hint (RFC 8297), is written here between its own messages.
+//!
 //! HTTP/2 connections use it without a screen, for the clock alone.
 
 use std::io::{self, IoSlice};
@@ -13,11 +15,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::activity::{Activity, TunnelVerdict};
 use super::screen::{Phase, Screen, Violation};
+use crate::{exchange::connection::Connection, wire::trailers::Overlong};
 
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -38,6 +42,10 @@ pub struct GuardedIo<S> {
     /// Something was written and not yet flushed.
     unflushed: bool,
     lingering: Option<Lingering>,
+    /// Where early hints for the client come, over HTTP/1.1.
+    hints: Option<Arc<Connection>>,
+    /// What is left to write of one; nothing else may go out before.
+    hint: Bytes,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +77,16 @@ impl<S> GuardedIo<S> {
             sated: false,
             unflushed: false,
             lingering: None,
+            hints: None,
+            hint: Bytes::new(),
         }
+    }
+
+    /// The same with the hints of this connection written into it.
+    #[must_use]
+    pub fn with_hints(mut self, connection: Arc<Connection>) -> Self {
+        self.hints = Some(connection);
+        self
     }
 
     /// The stream itself, with nothing looked at any more.
@@ -122,9 +139,7 @@ impl<S> GuardedIo<S> {
     /// What a read gives behind a violation.
     fn read_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.refused {
-            Some(Refused::Body(violation)) => {
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)))
-            }
+            Some(Refused::Body(violation)) => Poll::Ready(Err(broken(violation))),
             Some(Refused::Waiting) if !self.activity.refusal_due(cx.waker(), self.writing) => {
                 Poll::Pending
             }
@@ -189,6 +204,15 @@ impl<S> GuardedIo<S> {
     }
 }
 
+/// Within a body the only lines are trailers.
+fn broken(violation: Violation) -> io::Error {
+    let kind = io::ErrorKind::InvalidData;
+    match violation {
+        Violation::HeadTooLarge => io::Error::new(kind, Overlong),
+        _ => io::Error::new(kind, violation),
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for GuardedIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -224,6 +248,36 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedIo<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> GuardedIo<S> {
+    /// Writes the hints that have come. To be called from a flush alone, which the parser asks for when all that it has
+    /// to say is written: the last message is whole then, and since the place for hints is closed as soon as there is an
+    /// answer, the next one has not begun.
+    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_hint(cx))?;
+            let hints = self.hints.as_ref().map(|connection| &connection.hints);
+            match hints.and_then(|hints| hints.next(cx.waker())) {
+                Some(hint) => self.hint = hint,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Writes the rest of a hint.
+    fn poll_hint(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.hint.is_empty() {
+            let outcome = Pin::new(&mut self.inner).poll_write(cx, &self.hint);
+            self.note_written(&outcome);
+            let written = ready!(outcome)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.hint.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -231,6 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_hint(cx))?;
         let outcome = Pin::new(&mut this.inner).poll_write(cx, buf);
         this.note_written(&outcome);
         outcome
@@ -242,6 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_hint(cx))?;
         let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
         this.note_written(&outcome);
         outcome
@@ -253,6 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_hints(cx))?;
         let outcome = Pin::new(&mut this.inner).poll_flush(cx);
         this.note_flushed(&outcome);
         outcome
@@ -266,6 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
             return Pin::new(this).poll_flush(cx);
         }
         if this.lingering.is_none() {
+            ready!(this.poll_hint(cx))?;
             let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
             this.note_flushed(&outcome);
             ready!(outcome)?;

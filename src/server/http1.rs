@@ -41,7 +41,8 @@ where
     S: AsyncRead + AsyncWrite + Readiness + Unpin + Send + 'static,
 {
     let screen = Some(screen(&desk.limits));
-    let mut io = GuardedIo::new(stream, screen, Arc::clone(&desk.activity));
+    let mut io = GuardedIo::new(stream, screen, Arc::clone(&desk.activity))
+        .with_hints(Arc::clone(&desk.connection));
     loop {
         if sleep(&mut desk, io.get_ref()).await == Sleep::Overdue {
             return;

@@ -33,6 +33,7 @@ use super::{
     two,
 };
 use crate::{
+    exchange::hints::Turn,
     observe::metrics::EjectionCause,
     state::{clock, limiter::KeyHasher},
     wire::body::{BodyProgress, ClientBody},
@@ -63,6 +64,8 @@ pub struct Outbound<'a> {
     pub progress: Option<Arc<BodyProgress>>,
     /// When sending began.
     pub sending: Instant,
+    /// Where the interim answers are counted, when they are passed on.
+    pub hints: Option<&'a Turn>,
 }
 
 impl Outbound<'_> {
@@ -383,6 +386,7 @@ fn copy(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
 }
 
@@ -412,14 +416,20 @@ async fn exchange(
     let mut before = taken();
     patience.begin(began.into(), limit.min(outbound.left(began)));
     let answered = poll_fn(|cx| {
+        if outbound
+            .hints
+            .is_some_and(|turn| turn.is_flooded(cx.waker()))
+        {
+            return Poll::Ready(Err(UpstreamError::Unacceptable("interim-flood")));
+        }
         loop {
             if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(answered));
+                return Poll::Ready(Ok(answered));
             }
             ready!(patience.poll(cx));
             // The clock of the backend runs while it has all that there is of the request, or takes nothing of it.
             if taken() == before && outbound.progress.as_ref().is_none_or(|p| !p.is_awaited()) {
-                return Poll::Ready(None);
+                return Poll::Ready(Err(UpstreamError::ResponseTimeout));
             }
             before = taken();
             patience.begin(Instant::now().into(), limit);
@@ -427,12 +437,12 @@ async fn exchange(
     })
     .await;
     match answered {
-        Some(Ok(response)) => Ok(response),
-        Some(Err(mut error)) => {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(mut error)) => {
             let unsent = error.take_message().map(Box::new);
             Err((blame(outbound, error.into_error()), unsent))
         }
-        None => Err((UpstreamError::ResponseTimeout, None)),
+        Err(error) => Err((error, None)),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod halt;
 pub mod hop;
 pub mod host;
 pub mod http2;
+pub mod interim;
 pub mod names;
 pub mod path;
 pub mod profile;

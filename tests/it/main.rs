@@ -30,6 +30,7 @@ mod grpc;
 mod h2_backends;
 mod handover;
 mod headers;
+mod hints;
 mod idle;
 mod legacy;
 mod limits;

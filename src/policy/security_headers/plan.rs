@@ -8,12 +8,12 @@ use http::{
     HeaderName,
     header::{
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, HeaderValue,
-        SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+        LINK, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
     },
 };
 
 use super::{
-    Private, SecurityHeaders, Stated,
+    EarlyHints, Private, SecurityHeaders, Stated,
     presets::{Preset, Rows, Rule, STRICT_HSTS, content, foreign},
 };
 use crate::{
@@ -102,6 +102,12 @@ pub static SECTION: Section = Section {
             "headers that no answer carries, beside the leaks that every preset removes",
             "[]",
         ),
+        Key::new(
+            "early_hints",
+            Kind::Choice(&["navigation", "always", "never"]),
+            "whose requests over HTTP/1.1 are given the `Link` fields of a backend's 103: those of a browser that opens a page, with no trusted proxy between (navigation), of everybody (always), of nobody (never)",
+            "\"navigation\"",
+        ),
     ],
 };
 
@@ -118,6 +124,7 @@ pub fn compile(reader: &Reader<'_>) -> SecurityHeaders {
         &CONTENT_SECURITY_POLICY_REPORT_ONLY,
     );
     plan.stated(reader);
+    let early_hints = early_hints(reader, &plan);
     let keeps_hsts = !plan.remove.contains(&STRICT_TRANSPORT_SECURITY);
     let hsts = (preset != Preset::None || reader.has("hsts")).then(|| hsts(reader));
     SecurityHeaders {
@@ -126,6 +133,7 @@ pub fn compile(reader: &Reader<'_>) -> SecurityHeaders {
         entries: plan.entries.into(),
         remove: plan.remove.into(),
         hsts: hsts.filter(|_| keeps_hsts),
+        early_hints,
         private: if preset == Preset::None {
             Private::AsSent
         } else {
@@ -155,6 +163,22 @@ fn relaxations(reader: &Reader<'_>, mode: Mode, preset: Preset) {
             "preset",
             "this weakens every page: no security header is added",
         ),
+    }
+}
+
+/// Answers that carry no `Link` have no hints of it either.
+fn early_hints(reader: &Reader<'_>, plan: &Plan) -> EarlyHints {
+    match reader.get::<String>("early_hints").as_deref() {
+        Some("never") => EarlyHints::Never,
+        _ if plan.remove.contains(&LINK) => EarlyHints::Never,
+        Some("always") => {
+            reader.relax(
+                "early_hints",
+                "this weakens clients that do not know interim answers: they take a hint for the answer",
+            );
+            EarlyHints::Always
+        }
+        _ => EarlyHints::Navigation,
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::exchange::hints::Turn;
 use crate::server::activity::{Deadlines, InFlight, Overdue, watch};
 use crate::server::screen::{Refusal, ScreenLimits, tests::stream};
 
@@ -402,4 +403,56 @@ async fn a_connection_rests_only_when_all_it_wrote_has_gone_out() {
     assert!(Pin::new(&mut guarded).poll_flush(&mut cx).is_ready());
     assert_eq!(activity.overdue(later, &limits), Some(Overdue::Rest));
     drop(client);
+}
+
+const HINT: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n";
+
+#[tokio::test]
+async fn a_hint_goes_out_whole_before_the_answer_and_one_that_comes_late_does_not() {
+    let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), None));
+    // Takes less than a hint at a time.
+    let (client, server) = duplex(8);
+    let activity = Activity::new();
+    let guarded = GuardedIo::new(server, Some(screen()), Arc::clone(&activity))
+        .with_hints(Arc::clone(&connection));
+    let service = service_fn(|_: Request<Incoming>| {
+        let (connection, in_flight) = (Arc::clone(&connection), activity.begin_request());
+        async move {
+            let turn = Turn::begin(&connection);
+            connection
+                .hints
+                .put(turn.number(), Some(Bytes::from_static(HINT)));
+            tokio::task::yield_now().await;
+            // The first is half written now.
+            let late = Bytes::from_static(b"late");
+            connection.hints.put(turn.number(), Some(late));
+            drop(turn);
+            Ok::<_, std::convert::Infallible>(answer("done".to_owned(), in_flight))
+        }
+    });
+    let http = http1::Builder::new().serve_connection(TokioIo::new(guarded), service);
+    let talk = async {
+        let request = GOOD.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let twice = [GOOD, &request].concat();
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let mut all = Vec::new();
+        let (read, written) = tokio::join!(
+            reader.read_to_end(&mut all),
+            writer.write_all(twice.as_bytes())
+        );
+        read.unwrap();
+        written.unwrap();
+        all
+    };
+    let (end, said) = tokio::join!(http, talk);
+    end.unwrap();
+    let text = String::from_utf8(said).unwrap();
+    let hint = std::str::from_utf8(HINT).unwrap();
+    let parts: Vec<&str> = text.split(hint).collect();
+    assert_eq!(parts.len(), 3, "{text}");
+    assert!(parts[0].is_empty(), "{text}");
+    for answer in &parts[1..] {
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(answer.ends_with("\r\n\r\ndone"), "{text}");
+    }
 }
