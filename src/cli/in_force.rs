@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     config::{Kind, Loaded, Section, Sources, Table, Value},
-    policy::{Policies, step_up::StepUp},
+    policy::{Policies, conditions::Conditions, step_up::StepUp},
     snapshot::{Route, Snapshot, document},
 };
 
@@ -127,6 +127,13 @@ fn describe_policies(out: &mut String, policies: &Policies) {
                 .map_or_else(Vec::new, StepUp::describe),
         ),
         ("roles and scopes", policies.rbac.describe()),
+        (
+            "conditions",
+            policies
+                .conditions
+                .as_deref()
+                .map_or_else(Vec::new, Conditions::describe),
+        ),
         ("errors", policies.mask_errors.describe()),
         ("headers", policies.headers.describe()),
         ("cookies", policies.cookies.describe()),

@@ -106,6 +106,8 @@ pub struct Exchange {
     pub had_authorization: bool,
     /// The bucket of the route, once found, for limits that all requests of a route share.
     pub route_bucket: Option<u64>,
+    /// The parameters of the path by name, decoded, where a condition of the route reads them.
+    pub parameters: Vec<(Box<str>, Box<str>)>,
     /// Who asks, once verified.
     pub principal: Option<Arc<Principal>>,
     /// True when the credentials were forged or guessed, not merely missing or out of date.
@@ -155,6 +157,7 @@ impl Exchange {
             accept,
             had_authorization,
             route_bucket: None,
+            parameters: Vec::new(),
             principal: None,
             forged: false,
             quota_place: None,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::{Map, Value};
 
 use crate::crypto::digest::Sha256;
 
@@ -37,6 +38,8 @@ pub struct Principal {
     pub amr: Vec<Box<str>>,
     /// What the caller must hold beside the credential; asked for with every request.
     pub binding: Option<Binding>,
+    /// The claims that conditions of the file read, of those that the credential has; `None` where no condition reads any.
+    pub claims: Option<Box<Map<String, Value>>>,
     /// What the backend is told.
     pub headers: IdentityHeaders,
 }
@@ -63,6 +66,7 @@ impl Principal {
             auth_time: None,
             amr: Vec::new(),
             binding: None,
+            claims: None,
             headers: IdentityHeaders::default(),
         }
     }

@@ -324,6 +324,7 @@ fn judge(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<Principal, To
         auth_time: claims::seconds(claims, "auth_time")?,
         amr: claims::words(claims.get("amr"), "amr")?,
         binding: confirmation::binding(claims)?,
+        claims: claims::kept(claims, &rules.kept),
         ..Principal::named(subject, Arc::clone(&rules.name))
     })
 }

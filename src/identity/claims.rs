@@ -145,6 +145,11 @@ impl ClaimPath {
         }
     }
 
+    /// The name of the claim that it leads through.
+    pub fn first(&self) -> &str {
+        self.0.first().map_or("", AsRef::as_ref)
+    }
+
     /// The value at this path, if each name on the way leads through an object.
     pub fn find<'a>(&self, claims: &'a Claims) -> Option<&'a Value> {
         let (first, rest) = self.0.split_first()?;
@@ -174,6 +179,18 @@ fn segment(text: &str) -> Result<(String, &str), ClaimPathError> {
         }
     }
     Err(ClaimPathError::Unclosed)
+}
+
+/// Those of the claims that are kept; `None` when nobody reads any.
+pub fn kept(claims: &Claims, names: &[Box<str>]) -> Option<Box<Claims>> {
+    if names.is_empty() {
+        return None;
+    }
+    let found = names
+        .iter()
+        .filter_map(|name| claims.get_key_value(&**name));
+    let found = found.map(|(name, value)| (name.clone(), value.clone()));
+    Some(Box::new(found.collect()))
 }
 
 /// A claim of the wrong type; the word is its name.

@@ -39,6 +39,8 @@ pub struct IssuerRules {
     pub token_type: TokenType,
     /// Where the roles stand.
     pub roles: Vec<ClaimPath>,
+    /// The claims that a principal keeps, since a condition reads them.
+    pub kept: Vec<Box<str>>,
     /// How far clocks may differ.
     pub leeway: Duration,
     /// How long after `iat` a token is accepted at most, when it has one.
@@ -101,6 +103,7 @@ impl IssuerRules {
             ],
             token_type: TokenType::Any,
             roles: Vec::new(),
+            kept: Vec::new(),
             leeway: Duration::from_secs(30),
             max_age: Duration::from_hours(24),
             max_token_bytes: MAX_TOKEN_BYTES,

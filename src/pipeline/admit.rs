@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, StatusCode, header, header::HeaderValue};
 use super::{record::Recording, worker::Worker};
 use crate::{
     exchange::{Exchange, Scheme},
-    policy::{self, cors},
+    policy::{self, conditions, cors},
     snapshot::{Route, Snapshot, router::Found, server::Clear, trie::RouteId},
     state::load::Pressure,
     wire::halt::{Halt, Reason, Refusal, Reply, Stage},
@@ -113,6 +113,12 @@ pub async fn judge<'a>(
         )
     });
     exchange.route_bucket = Some(route.facts.bucket);
+    if let Some(conditions) = &route.policies.conditions
+        && conditions.reads_path()
+    {
+        let judged = exchange.target().judged();
+        exchange.parameters = conditions::parameters(&route.facts.pattern, judged);
+    }
     *met = Some(id);
     policy::admit(&route.policies, exchange).await?;
     Ok(Admitted { route })

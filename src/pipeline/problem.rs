@@ -267,9 +267,10 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::OriginDenied | Reason::MethodDeniedForOrigin | Reason::HeaderDeniedForOrigin => {
             "The operator lists what other origins may do."
         }
-        Reason::RoleMissing | Reason::PermissionMissing | Reason::ScopeMissing => {
-            "Ask the operator for access."
-        }
+        Reason::RoleMissing
+        | Reason::PermissionMissing
+        | Reason::ScopeMissing
+        | Reason::ConditionFailed => "Ask the operator for access.",
         Reason::RouteUnknown => "Check the address.",
         Reason::MethodNotAllowed => "The Allow field lists the methods that are.",
         Reason::MethodUnknown => "Use a method of HTTP that servers support.",

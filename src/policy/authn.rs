@@ -22,6 +22,7 @@ use self::{
     possession::Possession,
 };
 use super::{
+    conditions,
     mode::Mode,
     protected_resource::{self, Resource},
     rbac,
@@ -89,6 +90,18 @@ pub static SECTION: Section = Section {
             "permissions",
             Kind::Table(&rbac::RULES),
             "permissions that the caller's roles must grant, by [roles.NAME]",
+            "",
+        ),
+        Key::new(
+            "claims",
+            conditions::CLAIMS,
+            "claims by path, and the values of which each must have one",
+            "",
+        ),
+        Key::new(
+            "condition",
+            Kind::String,
+            "an expression (CEL) over the principal and the request that must be true",
             "",
         ),
         Key::new(

@@ -9,6 +9,7 @@ pub mod authn;
 pub mod ban;
 pub mod body_limit;
 mod challenge;
+pub mod conditions;
 pub mod cookies;
 pub mod cors;
 pub mod csp;
@@ -54,6 +55,8 @@ pub struct Policies {
     pub step_up: Option<Arc<step_up::StepUp>>,
     /// Roles and scopes.
     pub rbac: Arc<rbac::Rbac>,
+    /// Conditions on claims and on the request, where there are any.
+    pub conditions: Option<Arc<conditions::Conditions>>,
     /// What clients see of the backend's 5xx answers.
     pub mask_errors: Arc<mask_errors::MaskErrors>,
     /// What the backend's cookies gain.
@@ -87,6 +90,9 @@ pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), H
         step_up::admit(step_up, exchange)?;
     }
     rbac::admit(&policies.rbac, exchange)?;
+    if let Some(conditions) = &policies.conditions {
+        conditions::admit(conditions, exchange)?;
+    }
     Ok(())
 }
 

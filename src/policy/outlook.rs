@@ -52,6 +52,7 @@ impl Policies {
         let questions = [
             ("step-up", self.step_up.is_some()),
             ("scope", self.rbac.asks_for_scopes()),
+            ("condition", self.conditions.is_some()),
         ];
         let asked = questions.into_iter().filter(|(_, asked)| *asked);
         let open: Vec<_> = asked.map(|(question, _)| question).collect();

@@ -14,6 +14,7 @@ use crate::{
     identity::{issuer::Issuer, statement::Statements},
     policy::{
         authn::Books,
+        conditions,
         protected_resource::MetadataBook,
         rate_limit::{Description, LimiterBook},
         roles,
@@ -79,7 +80,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let upstreams = upstreams::compile(&root, survivors, &identity);
     let keys = api_keys::compile(&root, survivors);
     let books = Books {
-        issuers: issuers::compile(&root, survivors),
+        issuers: issuers::compile(&root, survivors, &conditions::claims_read(&root)),
         api_keys: keys.book,
         roles: roles::compile(&root),
         proofs: Arc::clone(&survivors.proofs),

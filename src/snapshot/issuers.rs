@@ -14,10 +14,13 @@ use crate::{
 };
 
 /// Compiles every issuer.
-pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> IssuerBook {
+///
+/// `kept` are the claims that their principals keep.
+pub fn compile(root: &Reader<'_>, survivors: &Survivors, kept: &[Box<str>]) -> IssuerBook {
     let mut book = IssuerBook::new();
     for (name, at, reader) in root.named("issuers") {
-        let issuer = compile_one(name, at, &reader).and_then(|config| {
+        let issuer = compile_one(name, at, &reader).and_then(|mut config| {
+            config.rules.kept = kept.to_vec();
             survivors
                 .issuers
                 .prepare(config)

@@ -14,6 +14,7 @@ use crate::{
         authn::{self, Authn},
         ban::{self, Ban},
         body_limit::{self, BodyLimit},
+        conditions::{self, Conditions},
         cookies::{self, Cookies},
         cors::{self, Cors},
         mask_errors::{self, MaskErrors},
@@ -51,6 +52,7 @@ struct Access {
     authn: Arc<Authn>,
     step_up: Option<Arc<StepUp>>,
     rbac: Arc<Rbac>,
+    conditions: Option<Arc<Conditions>>,
 }
 
 /// Where the compiled forms of one policy are kept.
@@ -135,6 +137,7 @@ impl<'a> Level<'a> {
             authn: Arc::new(Authn::Public("default".into())),
             step_up: None,
             rbac: Arc::new(Rbac::default()),
+            conditions: None,
         };
         self.with_access(anybody, parts, limiters)
     }
@@ -166,6 +169,7 @@ impl<'a> Level<'a> {
             authn: access.authn,
             step_up: access.step_up,
             rbac: access.rbac,
+            conditions: access.conditions,
             mask_errors: self.section(
                 "mask_errors",
                 |level| &level.mask_errors,
@@ -187,6 +191,7 @@ fn access(levels: &Reader<'_>, parts: &Parts<'_>) -> Access {
         authn: Arc::new(authn),
         step_up: step_up::compile(levels).map(Arc::new),
         rbac: Arc::new(rbac),
+        conditions: conditions::compile(levels).map(Arc::new),
     }
 }
 

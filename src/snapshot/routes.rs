@@ -191,10 +191,11 @@ impl Compiler<'_> {
     /// Everything below the prefix that no route matches.
     fn implicit(&mut self, group: &Group, blueprint: &Reader<'_>, level: &Level<'_>) {
         let policies = level.policies(self.parts, &mut self.limiters);
+        let rest = format!("{}/{{*rest}}", group.prefix);
+        check_path(&policies, level, &rest);
         let Some(cluster) = group.cluster.clone() else {
             return;
         };
-        let rest = format!("{}/{{*rest}}", group.prefix);
         let matches = shown(group, &rest, &[]);
         let id = self.add(
             group,
@@ -266,6 +267,7 @@ impl Compiler<'_> {
             .get::<String>("name")
             .unwrap_or_else(|| pattern.clone());
         let policies = level.policies(self.parts, &mut self.limiters);
+        check_path(&policies, level, &pattern);
         let cluster = if route.has("upstream") {
             self.cluster(route)
         } else {
@@ -425,6 +427,13 @@ impl Compiler<'_> {
                 }
             }
         }
+    }
+}
+
+/// Reports what the conditions of a route read of its path and its pattern does not have.
+fn check_path(policies: &Policies, level: &Level<'_>, pattern: &str) {
+    if let Some(conditions) = &policies.conditions {
+        conditions.check_path(level.reader(), pattern);
     }
 }
 

@@ -144,6 +144,7 @@ reasons! {
     RoleMissing = "role-missing", 403, "The caller lacks a role that this resource needs";
     PermissionMissing = "permission-missing", 403, "The caller lacks a permission that this resource needs";
     ScopeMissing = "scope-missing", 403, "The token lacks a scope that this resource needs";
+    ConditionFailed = "condition-failed", 403, "The caller does not meet the conditions of this resource";
     RouteUnknown = "route-unknown", 404, "Nothing is served here";
     MethodNotAllowed = "method-not-allowed", 405, "This method is not allowed here";
     HeadTimeout = "head-timeout", 408, "The request head took too long";
