@@ -11,8 +11,8 @@
 //! | [`config`] | the file: values with places, problems, declared sections; knows no policy |
 //! | [`observe`] | access lines, metrics, the program's own log |
 //! | [`exchange`] | the one context of a request: facts as plain data |
-//! | [`state`] | what survives a reload: buckets, key sets, verified tokens |
-//! | [`identity`] | who is asking: claims, key sets, bearer tokens |
+//! | [`state`] | what survives a reload: buckets, key sets, verified tokens, room for bodies |
+//! | [`identity`] | who is asking: claims, key sets, bearer tokens, signatures |
 //! | [`policy`] | the guards, a file each, and **the list** of their order |
 //! | [`upstream`] | the way to the backend: endpoints, connections, breakers |
 //! | [`snapshot`] | the checked file, compiled: router, routes with their policies, certificates |
@@ -29,8 +29,9 @@
 //! 4. [`pipeline::normalise`] finds the client, and the one normal form of host, path and headers, or refuses. Client
 //!    copies of identity and forwarding headers are gone from here on. The result is an [`exchange::Exchange`].
 //! 5. [`pipeline::admit`] sends clear text to https, finds the route, and walks the list, [`policy::admit`]: network,
-//!    rate limit by address, body limit, cors, authn, rate limit by principal, step-up, rbac. A request without a route still
-//!    meets network and rate limit. The first [`wire::halt::Halt`] ends the walk; in monitor mode it becomes a note.
+//!    rate limit by address, body limit, cors, authn, rate limit by principal, step-up, rbac. A body that is signed is
+//!    held and judged by [`pipeline::proof`]. A request without a route still meets network and rate limit. The first
+//!    [`wire::halt::Halt`] ends the walk; in monitor mode it becomes a note.
 //! 6. Only that walk makes an [`Admitted`](pipeline::admit::Admitted), and [`pipeline::forward`], the one door to the
 //!    network, takes nothing else. It drops hop-by-hop fields, adds who the client and the principal are, and hands
 //!    the judged bytes to [`upstream::send`]: endpoint, breaker, connection, deadline, retry if none came about.

@@ -1,6 +1,8 @@
-//! Random bytes, hashes, secrets and signing keys.
+//! Random bytes, hashes, authentication codes, secrets and signing keys.
 
 pub mod digest;
+pub mod hex;
+pub mod mac;
 pub mod rng;
 pub mod secret;
 pub mod signing;

@@ -15,6 +15,7 @@ use crate::wire::{
     path::Target,
 };
 
+pub mod body_check;
 pub mod connection;
 pub mod hints;
 pub mod last_token;
@@ -23,6 +24,7 @@ pub mod trace;
 
 pub use crate::wire::forwarded::Scheme;
 
+use body_check::Unproven;
 use connection::Connection;
 use principal::Principal;
 use trace::TraceContext;
@@ -116,6 +118,8 @@ pub struct Exchange {
     pub quota_place: Option<usize>,
     /// What is left of that quota.
     pub allowance: Option<Box<Allowance>>,
+    /// What the body still has to prove, if it has to; no byte of the request goes on before that.
+    pub unproven: Option<Box<Unproven>>,
     /// What the cross-origin stage found.
     pub cors: CorsFact,
     /// The limit nearest to refusing.
@@ -162,6 +166,7 @@ impl Exchange {
             forged: false,
             quota_place: None,
             allowance: None,
+            unproven: None,
             cors: CorsFact::NoOrigin,
             tightest: None,
             to_charge: Vec::new(),

@@ -52,6 +52,7 @@ pub(super) struct Families {
     pub(super) lines_dropped: Mutex<Option<Probe<u64>>>,
     pub(super) requests: Mutex<Option<Probe<u64>>>,
     pub(super) proofs: Mutex<Option<Probe<u64>>>,
+    pub(super) spool: Mutex<Option<Probe<u64>>>,
     pub(super) certificates: Mutex<Vec<(String, SystemTime)>>,
 }
 
@@ -190,6 +191,11 @@ impl Metrics {
     /// Reads the number of proofs remembered at each scrape; a later call takes the place of an earlier one.
     pub fn watch_proofs(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         *lock(&self.families.proofs) = Some(Probe(Box::new(read)));
+    }
+
+    /// Reads how much is held of request bodies at each scrape.
+    pub fn watch_spool(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        *lock(&self.families.spool) = Some(Probe(Box::new(read)));
     }
 
     /// Says which certificates are served and when each ends; replaces what was said before.

@@ -162,7 +162,12 @@ fn encode_connections(families: &Families, out: &mut DescriptorEncoder<'_>) -> f
     let requests = lock(&families.requests)
         .as_ref()
         .map_or(0, |probe| (probe.0)());
-    gauge(out, "requests_in_flight", "Requests under way")?.encode_gauge(&requests)
+    gauge(out, "requests_in_flight", "Requests under way")?.encode_gauge(&requests)?;
+    let spool = lock(&families.spool)
+        .as_ref()
+        .map_or(0, |probe| (probe.0)());
+    let help = "Memory taken by request bodies that are held until they are whole";
+    gauge(out, "spool_bytes", help)?.encode_gauge(&spool)
 }
 
 fn encode_program(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header, header::HeaderValue};
 
-use super::{record::Recording, worker::Worker};
+use super::{normalise::Arrival, proof, record::Recording, worker::Worker};
 use crate::{
     exchange::{Exchange, Scheme},
     policy::{self, conditions, cors},
@@ -35,6 +35,7 @@ impl<'a> Admitted<'a> {
 pub async fn admit<'a>(
     snapshot: &'a Snapshot,
     recording: &mut Recording,
+    arrival: &mut Arrival,
     room: Room,
 ) -> Result<Admitted<'a>, Halt> {
     let record = &mut **recording;
@@ -43,12 +44,21 @@ pub async fn admit<'a>(
         Room::Under(Pressure::All) => return Err(overloaded("requests")),
         Room::Under(_) => {}
     }
-    let admitted = judge(snapshot, &mut record.exchange, &mut record.met).await?;
+    let route = identify(snapshot, &mut record.exchange, &mut record.met).await?;
+    let unproven = record.exchange.unproven.as_ref();
+    // Nobody has rights or uses up those of somebody before it is known that it is he. Rare, and its future is large.
+    if unproven.is_some_and(|unproven| unproven.caller.is_some()) {
+        Box::pin(proof::prove(route, record, arrival)).await?;
+    }
+    policy::admit_known(&route.policies, &mut record.exchange)?;
     // Only now is it known who asks, and nothing dear was done for those who are nobody.
     if room == Room::Under(Pressure::Anonymous) && record.exchange.principal.is_none() {
         return Err(overloaded("requests"));
     }
-    Ok(admitted)
+    if record.exchange.unproven.is_some() {
+        Box::pin(proof::prove(route, record, arrival)).await?;
+    }
+    Ok(Admitted { route })
 }
 
 /// What room there is for a further request, looked at before it is counted.
@@ -78,7 +88,8 @@ fn overloaded(detail: &'static str) -> Halt {
         .into()
 }
 
-/// The same without a record, for `explain`; `met` is the route, once found, whatever its policies say.
+/// The same without a record and without a body, for `explain`; `met` is the route, once found, whatever its policies say.
+/// A body that would have to prove something is taken for the right one.
 ///
 /// # Errors
 /// The halt of the first stage that does not let it pass.
@@ -87,6 +98,22 @@ pub async fn judge<'a>(
     exchange: &mut Exchange,
     met: &mut Option<RouteId>,
 ) -> Result<Admitted<'a>, Halt> {
+    let route = identify(snapshot, exchange, met).await?;
+    if let Some(unproven) = exchange.unproven.take() {
+        let said = "if the body is the one that was signed";
+        exchange.note(Stage::Authn, || said.to_owned());
+        exchange.principal = unproven.caller.or_else(|| exchange.principal.take());
+    }
+    policy::admit_known(&route.policies, exchange)?;
+    Ok(Admitted { route })
+}
+
+/// The route of a request, and who asks as far as its head shows.
+async fn identify<'a>(
+    snapshot: &'a Snapshot,
+    exchange: &mut Exchange,
+    met: &mut Option<RouteId>,
+) -> Result<&'a Route, Halt> {
     if let Some(reply) = redirect(snapshot, exchange) {
         policy::admit_unrouted(&snapshot.unrouted, exchange)?;
         exchange.note(Stage::Route, || "in clear: sent to https".to_owned());
@@ -121,7 +148,7 @@ pub async fn judge<'a>(
     }
     *met = Some(id);
     policy::admit(&route.policies, exchange).await?;
-    Ok(Admitted { route })
+    Ok(route)
 }
 
 /// A listener in clear sends everybody to https.

@@ -12,6 +12,7 @@ use super::{
     body::AnswerBody,
     hints, mask,
     normalise::Arrival,
+    proof::Looked,
     record::Recording,
     respond::{self, Unread},
     tunnel::Switch,
@@ -52,16 +53,12 @@ pub async fn forward(
     mut recording: Recording,
 ) -> Response<AnswerBody> {
     let route = admitted.route();
-    let Some(incoming) = arrival.body.take() else {
+    arrival.trailers = trailers_of(route, &recording.exchange);
+    recording.call = arrival.trailers == Trailers::Pass;
+    let Some((body, progress)) = body_of(route, &mut arrival, &mut recording) else {
         let snapshot = Arc::clone(recording.snapshot());
         return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
     };
-    let limits = recording.snapshot().server.limits;
-    arrival.trailers = trailers_of(route, &recording.exchange);
-    recording.call = arrival.trailers == Trailers::Pass;
-    let bounds = bounds(route, limits.body, arrival.trailers);
-    let (body, progress) = ClientBody::new(incoming, bounds);
-    recording.progress.clone_from(&progress);
     let hinted = hints::are_wanted(route, &recording.exchange);
     let mut request = outgoing(route, &mut recording.exchange, body);
     let turn = hinted.then(|| hints::pass(&recording.exchange, &mut request));
@@ -75,7 +72,7 @@ pub async fn forward(
         seed: recording.worker().random(),
         client: recording.exchange.client,
         hasher: &recording.worker().survivors.hasher,
-        progress,
+        progress: progress.clone(),
         hints: turn.as_ref(),
     };
     let sent = send(&outbound, request, &mut trail).await;
@@ -101,7 +98,7 @@ pub async fn forward(
         }
         Err(error) => {
             let unread = unread_of(&recording, arrival.version);
-            if let Some(body) = &recording.progress {
+            if let Some(body) = &progress {
                 body.abandon(Box::new(()));
             }
             log_failure(&error, &recording);
@@ -109,6 +106,20 @@ pub async fn forward(
             respond::failure(&snapshot, &blame(&error), unread, recording)
         }
     }
+}
+
+/// The body as it goes on: what was held and judged, else what the client sends.
+fn body_of(route: &Route, arrival: &mut Arrival, recording: &mut Recording) -> Option<Looked> {
+    if let Some(looked_at) = arrival.looked_at.take() {
+        return Some(looked_at);
+    }
+    let listener = recording.snapshot().server.limits.body;
+    let (body, progress) = ClientBody::new(
+        arrival.body.take()?,
+        bounds(route, listener, arrival.trailers),
+    );
+    recording.progress.clone_from(&progress);
+    Some((body, progress))
 }
 
 /// Trailers go through the gate where gRPC needs them, and only from HTTP/2 to HTTP/2.
@@ -122,7 +133,8 @@ fn trailers_of(route: &Route, exchange: &Exchange) -> Trailers {
     }
 }
 
-fn bounds(route: &Route, listener: BodyBounds, trailers: Trailers) -> BodyBounds {
+/// The bounds on a request body of this route.
+pub(super) fn bounds(route: &Route, listener: BodyBounds, trailers: Trailers) -> BodyBounds {
     let (bytes, watched_bytes) = route.policies.body_limit.streaming_bytes();
     BodyBounds {
         bytes,

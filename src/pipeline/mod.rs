@@ -2,6 +2,7 @@
 //!
 //! 1. [`normalise`]: the one valid form of host, path and headers, or a refusal;
 //! 2. [`admit`]: the route, then the policies in the order of [`policy::admit`](crate::policy::admit);
+//!    [`proof`], where only the body shows who asks, or that it is what was signed;
 //! 3. [`forward`]: the only door to the network, open to an [`Admitted`](admit::Admitted) request alone;
 //! 4. [`respond`]: the answer, with the response halves of the policies, whatever it is;
 //! 5. [`record`]: one access line and the counters, when the body has ended or was dropped.
@@ -16,6 +17,7 @@ pub mod linger;
 pub mod mask;
 pub mod normalise;
 pub mod problem;
+pub mod proof;
 pub mod record;
 pub mod rescue;
 pub mod respond;
@@ -48,7 +50,7 @@ pub async fn serve(
     let room = admit::Room::for_one_of(client, worker, &snapshot);
     let mut recording = Recording::new(exchange, worker, Arc::clone(&snapshot), client);
     let verdict = match normal {
-        Ok(()) => admit::admit(&snapshot, &mut recording, room).await,
+        Ok(()) => admit::admit(&snapshot, &mut recording, &mut arrival, room).await,
         Err(refusal) => Err(refusal.into()),
     };
     match verdict {

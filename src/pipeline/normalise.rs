@@ -9,7 +9,7 @@ use http::{
 };
 use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 
-use super::worker::Worker;
+use super::{proof::Looked, worker::Worker};
 use crate::{
     crypto::rng::HexId,
     exchange::{Exchange, Head, Origin, Scheme, connection::Connection, trace::TraceContext},
@@ -37,6 +37,8 @@ pub struct Arrival {
     head: Option<request::Parts>,
     /// The body, until the request is forwarded.
     pub body: Option<Incoming>,
+    /// In its place, once it was held and judged.
+    pub looked_at: Option<Looked>,
     /// hyper's promise of the raw connection after a 101.
     pub on_upgrade: Option<OnUpgrade>,
     /// The version that the client spoke.
@@ -54,6 +56,7 @@ impl Arrival {
             trailers: Trailers::Drop,
             head: Some(head),
             body: Some(body),
+            looked_at: None,
         }
     }
 }

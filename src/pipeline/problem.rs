@@ -263,6 +263,9 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::StepUpNeeded => "Sign in again as the WWW-Authenticate field says.",
         Reason::ProofInvalid => "Make a new proof for this very request.",
         Reason::ProofNonceMissing => "Make a new proof with the nonce of the DPoP-Nonce field.",
+        Reason::SignatureInvalid => {
+            "Sign the request anew, as it is sent, with the right key and clock."
+        }
         Reason::NetworkDenied => "Ask from a network that may use it.",
         Reason::OriginDenied | Reason::MethodDeniedForOrigin | Reason::HeaderDeniedForOrigin => {
             "The operator lists what other origins may do."

@@ -144,6 +144,11 @@ impl Record {
         &self.worker
     }
 
+    /// What stands for the client in tables.
+    pub fn client(&self) -> u64 {
+        self.client
+    }
+
     /// The snapshot that the request is judged by, from its first stage to its last.
     ///
     /// # Panics

@@ -43,6 +43,7 @@ pub fn halt(
         {
             (Decision::Failed, cause_of(refusal))
         }
+        Halt::Refuse(refusal) if client_left(&recording) => (Decision::Aborted, cause_of(refusal)),
         Halt::Refuse(refusal) => (Decision::Refused, cause_of(refusal)),
         Halt::Reply(reply) => {
             let cause = Cause {
@@ -58,6 +59,12 @@ pub fn halt(
     recording.decide(decision, response.status(), Some(cause));
     let unread = Unread::of(unread, arrival.version);
     finish(snapshot, response, (refused, unread), recording)
+}
+
+/// Whether the client went away in the middle of its body.
+fn client_left(recording: &Recording) -> bool {
+    let progress = recording.progress.as_ref();
+    progress.is_some_and(|progress| progress.client_left())
 }
 
 fn cause_of(refusal: &Refusal) -> Cause {
@@ -91,11 +98,7 @@ pub fn failure(
     let cause = cause_of(refusal);
     recording.exchange.forged |= refusal.forged;
     let response = problem::render(refusal, &recording.exchange);
-    let left = recording
-        .progress
-        .as_ref()
-        .is_some_and(|progress| progress.client_left());
-    let decision = if left {
+    let decision = if client_left(&recording) {
         Decision::Aborted
     } else if response.status().is_server_error() {
         Decision::Failed

@@ -10,16 +10,18 @@
 mod api_key;
 mod bearer;
 mod possession;
+mod signature;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header, response::Parts};
 
-pub use self::api_key::KeyBook;
+pub use self::{api_key::KeyBook, signature::SignerBook};
 use self::{
     api_key::{ApiKeys, KeyHeader},
     bearer::Bearer,
     possession::Possession,
+    signature::Signature,
 };
 use super::{
     conditions,
@@ -46,7 +48,7 @@ pub static SECTION: Section = Section {
     keys: &[
         Key::new(
             "require",
-            Kind::List(&Kind::Choice(&["bearer", "api_key"])),
+            Kind::List(&Kind::Choice(&["signature", "bearer", "api_key"])),
             "any of these identifies the caller",
             "",
         ),
@@ -54,6 +56,12 @@ pub static SECTION: Section = Section {
             "issuers",
             Kind::OneOrMany(&Kind::String),
             "names of [issuers.NAME] whose tokens count",
+            "",
+        ),
+        Key::new(
+            "signers",
+            Kind::OneOrMany(&Kind::String),
+            "names of [signers.NAME] whose signatures count",
             "",
         ),
         Key::new(
@@ -142,6 +150,8 @@ pub struct Books {
     pub roles: RoleBook,
     /// Proofs of possession that were accepted lately.
     pub proofs: Arc<Proofs>,
+    /// `[signers.NAME]`
+    pub signers: SignerBook,
 }
 
 /// The compiled policy.
@@ -174,6 +184,8 @@ pub struct Required {
 /// A means of identification.
 #[derive(Debug)]
 pub enum Means {
+    /// A signature of the request.
+    Signature(Signature),
     /// A token in `Authorization`.
     Bearer(Bearer),
     /// A key in a header of its own.
@@ -230,7 +242,7 @@ impl Authn {
             .iter()
             .find_map(|means| match means {
                 Means::Bearer(bearer) => Some(bearer.issuers.as_slice()),
-                Means::ApiKey(_) => None,
+                Means::Signature(_) | Means::ApiKey(_) => None,
             })
             .unwrap_or_default()
     }
@@ -243,7 +255,7 @@ impl Authn {
         };
         let quota = required.means.iter().find_map(|means| match means {
             Means::ApiKey(keys) => keys.quota(place),
-            Means::Bearer(_) => None,
+            Means::Signature(_) | Means::Bearer(_) => None,
         });
         quota.map(|quota| (quota, required.mode))
     }
@@ -336,7 +348,7 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
         Mode::Enforce | Mode::Monitor => means(&require, (&reader, key_header.as_ref()), books),
     };
     let possession = means.iter().find_map(Means::possession);
-    let concealed = concealed(&reader, possession);
+    let concealed = concealed(&require, &reader, possession);
     Authn::Required(Required {
         concealed_key: key_header
             .as_ref()
@@ -351,7 +363,11 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
     })
 }
 
-fn concealed(reader: &Reader<'_>, possession: Option<&Possession>) -> Vec<HeaderName> {
+fn concealed(
+    require: &[String],
+    reader: &Reader<'_>,
+    possession: Option<&Possession>,
+) -> Vec<HeaderName> {
     if reader.get("forward_token").unwrap_or(false) {
         reader.relax(
             "forward_token",
@@ -361,6 +377,9 @@ fn concealed(reader: &Reader<'_>, possession: Option<&Possession>) -> Vec<Header
     }
     let mut fields = vec![header::AUTHORIZATION];
     fields.extend(possession.map(|_| possession::DPOP));
+    if require.iter().any(|word| word == "signature") {
+        fields.extend(signature::credentials());
+    }
     fields
 }
 
@@ -372,6 +391,9 @@ fn means(
 ) -> Box<[Means]> {
     let named = |word: &str| require.iter().any(|named| named == word);
     let mut means = Vec::new();
+    if named("signature") {
+        means.push(Means::Signature(signature::compile(reader, books)));
+    }
     if named("bearer") {
         means.push(Means::Bearer(bearer::compile(reader, books)));
     }
@@ -402,10 +424,18 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
             exchange.note(Stage::Authn, || {
                 format!("`{}` by issuer `{}`", principal.subject, principal.issuer)
             });
-            exchange.principal = Some(principal);
+            match &mut exchange.unproven {
+                Some(unproven) => {
+                    unproven.watched = required.mode == Mode::Monitor;
+                    // Where nothing but the body shows who asks, nobody is known yet.
+                    exchange.principal = unproven.caller.is_none().then_some(principal);
+                }
+                None => exchange.principal = Some(principal),
+            }
             Ok(())
         }
         Err(halt) => {
+            exchange.unproven = None;
             exchange.forged |= halt.is_forgery();
             Err(required.announce(halt))
         }
@@ -465,6 +495,7 @@ impl Required {
 impl Means {
     fn explain(&self) -> String {
         match self {
+            Self::Signature(signature) => signature.explain(),
             Self::Bearer(bearer) => bearer.explain(),
             Self::ApiKey(keys) => keys.explain(),
         }
@@ -473,6 +504,7 @@ impl Means {
     /// Whether the request itself brings credentials of this kind, good or bad.
     fn is_brought(&self, exchange: &Exchange) -> bool {
         match self {
+            Self::Signature(signature) => signature.is_brought(exchange),
             Self::Bearer(bearer) => bearer.is_brought(exchange),
             Self::ApiKey(keys) => keys.is_brought(exchange),
         }
@@ -480,6 +512,7 @@ impl Means {
 
     async fn identify(&self, exchange: &mut Exchange) -> Identified {
         match self {
+            Self::Signature(signature) => signature.identify(exchange),
             Self::Bearer(bearer) => bearer.identify(exchange).await,
             Self::ApiKey(keys) => keys.identify(exchange),
         }
@@ -488,6 +521,7 @@ impl Means {
     /// What a caller who brought nothing is told to bring.
     fn challenge(&self, refusal: Refusal, exchange: &Exchange) -> Refusal {
         match self {
+            Self::Signature(signature) => signature.challenge(refusal, exchange),
             Self::Bearer(bearer) => bearer.challenge(refusal, exchange),
             Self::ApiKey(keys) => keys.challenge(refusal, exchange),
         }
@@ -497,7 +531,7 @@ impl Means {
     fn possession(&self) -> Option<&Possession> {
         match self {
             Self::Bearer(bearer) => bearer.possession.as_deref(),
-            Self::ApiKey(_) => None,
+            Self::Signature(_) | Self::ApiKey(_) => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The largest request body: a declared length is refused at once, an undeclared one is cut while it streams.
 
+use std::time::Duration;
+
 use http::header;
 
 use super::mode::Mode;
@@ -8,6 +10,9 @@ use crate::{
     exchange::Exchange,
     wire::halt::{Halt, Reason, Stage},
 };
+
+/// Largest body that is held where nothing is said.
+const SPOOL: u64 = 1 << 20;
 
 /// `[….body]`
 pub static SECTION: Section = Section {
@@ -21,6 +26,18 @@ pub static SECTION: Section = Section {
             "",
         ),
         Key::new(
+            "spool",
+            Kind::Size,
+            "largest body that is held until it is whole, where a signature covers it",
+            "\"1MiB\"",
+        ),
+        Key::new(
+            "spool_time",
+            Kind::Duration,
+            "time in which such a body must be whole",
+            "\"30s\"",
+        ),
+        Key::new(
             "mode",
             Kind::Choice(Mode::WORDS),
             "enforce, monitor or off",
@@ -29,11 +46,30 @@ pub static SECTION: Section = Section {
     ],
 };
 
+/// The bounds of the file that are not this policy's.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    /// `server.limits.body_bytes`
+    pub body_bytes: u64,
+    /// `server.limits.spool_bytes`
+    pub spool_bytes: u64,
+}
+
+/// Bounds on a body that is held until it is whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Holding {
+    /// Largest body in bytes.
+    pub bytes: u64,
+    /// The time for all of it.
+    pub time: Duration,
+}
+
 /// The compiled bound.
 #[derive(Clone, Debug)]
 pub struct BodyLimit {
     /// Largest body in bytes.
     pub bytes: u64,
+    holding: Holding,
     mode: Mode,
     /// Where the bound stands, for `explain`.
     place: Box<str>,
@@ -49,6 +85,11 @@ impl BodyLimit {
         vec![("bytes".to_owned(), bound)]
     }
 
+    /// The bounds on a body that is held until it is whole.
+    pub fn holding(&self) -> Holding {
+        self.holding
+    }
+
     /// The bounds to hold while the body streams: where it is cut, and where it is only noted.
     pub fn streaming_bytes(&self) -> (u64, u64) {
         match self.mode {
@@ -59,8 +100,8 @@ impl BodyLimit {
     }
 }
 
-/// Compiles the section; `listener` is `server.limits.body_bytes`.
-pub fn compile(reader: &Reader<'_>, listener: u64) -> BodyLimit {
+/// Compiles the section.
+pub fn compile(reader: &Reader<'_>, listener: Listener) -> BodyLimit {
     let mode: Mode = reader.get("mode").unwrap_or_default();
     if mode != Mode::Enforce {
         reader.relax(
@@ -73,11 +114,32 @@ pub fn compile(reader: &Reader<'_>, listener: u64) -> BodyLimit {
     }
     let bytes = reader
         .get::<Bytes>("bytes")
-        .map_or(listener, |bytes| bytes.0);
+        .map_or(listener.body_bytes, |bytes| bytes.0);
     BodyLimit {
         bytes,
+        holding: holding(reader, listener),
         mode,
         place: reader.whence("bytes"),
+    }
+}
+
+fn holding(reader: &Reader<'_>, listener: Listener) -> Holding {
+    let half = listener.spool_bytes.div_ceil(2);
+    let bytes = match reader.get::<Bytes>("spool") {
+        Some(Bytes(bytes)) if bytes > half => {
+            reader.error(
+                "spool",
+                "one client may hold half of `server.limits.spool_bytes`, which is less than this",
+                Some("raise `server.limits.spool_bytes`, or lower this".into()),
+            );
+            half
+        }
+        Some(Bytes(bytes)) => bytes,
+        None => SPOOL.min(half),
+    };
+    Holding {
+        bytes,
+        time: reader.get("spool_time").unwrap_or(Duration::from_secs(30)),
     }
 }
 

@@ -65,7 +65,8 @@ pub struct Policies {
     pub headers: Arc<security_headers::SecurityHeaders>,
 }
 
-/// The request halves, in order. The first halt ends the walk.
+/// The request halves up to who asks, in order. The first halt ends the walk; [`admit_known`] is the rest of it. Between the
+/// two a body is looked at, where nothing else shows who asks.
 ///
 /// # Errors
 /// The refusal or ready reply of the first policy that halts.
@@ -83,7 +84,14 @@ pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), H
     }
     body_limit::admit(&policies.body_limit, exchange)?;
     cors::admit(&policies.cors, exchange)?;
-    authn::admit(&policies.authn, exchange).await?;
+    authn::admit(&policies.authn, exchange).await
+}
+
+/// The request halves from where it is known who asks, in order. The first halt ends the walk.
+///
+/// # Errors
+/// The refusal of the first policy that halts.
+pub fn admit_known(policies: &Policies, exchange: &mut Exchange) -> Result<(), Halt> {
     quota::admit(&policies.authn, exchange)?;
     rate_limit::admit_principal(&policies.rate_limits, exchange)?;
     if let Some(step_up) = &policies.step_up {

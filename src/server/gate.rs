@@ -95,6 +95,8 @@ pub fn run(
         })
         .collect();
     survivors.metrics.watch_requests(under_way(&crew));
+    let spool = Arc::clone(&survivors.spool);
+    survivors.metrics.watch_spool(move || spool.bytes());
     let room = open_files::room(in_use.snapshot.server.limits.connections);
     let staff = Staff {
         threads: start_workers(&crew, &listeners, (&opening, &stopping), room)?,

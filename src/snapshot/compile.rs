@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use super::{
     Snapshot, api_keys, document, identity, issuers, routes,
     routes::Parts,
-    server,
+    server, signers,
     survivors::{EndpointRules, Survivors},
     tls, upstreams,
 };
@@ -14,6 +14,7 @@ use crate::{
     identity::{issuer::Issuer, statement::Statements},
     policy::{
         authn::Books,
+        body_limit::Listener,
         conditions,
         protected_resource::MetadataBook,
         rate_limit::{Description, LimiterBook},
@@ -84,12 +85,16 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         api_keys: keys.book,
         roles: roles::compile(&root),
         proofs: Arc::clone(&survivors.proofs),
+        signers: signers::compile(&root),
     };
     let parts = Parts {
         clusters: &upstreams.clusters,
         books: &books,
         survivors,
-        body_bytes: server.limits.body.bytes,
+        listener: Listener {
+            body_bytes: server.limits.body.bytes,
+            spool_bytes: server.limits.spool_bytes,
+        },
     };
     let routes = routes::compile(&root, &parts);
     let tls = tls::compile(&root, &routes.hosts, survivors);

@@ -4,6 +4,7 @@ use super::{
     api_keys::API_KEY,
     identity::IDENTITY,
     sections::{ADMIN, ISSUER, LOG, SERVER, TLS},
+    signer_section::SIGNER,
     upstream_section::UPSTREAM,
 };
 use crate::{
@@ -57,6 +58,12 @@ pub static ROOT: Section = Section {
             "roles",
             Kind::Map(&Kind::Table(&roles::SECTION)),
             "what roles bring with them: other roles, and permissions",
+            "",
+        ),
+        Key::new(
+            "signers",
+            Kind::NamedTables(&SIGNER),
+            "who signs requests",
             "",
         ),
         Key::new(

@@ -15,6 +15,8 @@ pub mod router;
 pub mod routes;
 pub mod sections;
 pub mod server;
+mod signer_section;
+pub mod signers;
 pub mod survivors;
 pub mod tls;
 pub mod trie;

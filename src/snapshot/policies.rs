@@ -155,7 +155,7 @@ impl<'a> Level<'a> {
         };
         let survivors = parts.survivors;
         let ban = |reader: &Reader<'_>| ban::compile(reader, &survivors.bans, &survivors.hasher);
-        let body = |reader: &Reader<'_>| body_limit::compile(reader, parts.body_bytes);
+        let body = |reader: &Reader<'_>| body_limit::compile(reader, parts.listener);
         Arc::new(Policies {
             network: self.section("network", |level| &level.network, network::compile),
             ban: self.section("ban", |level| &level.ban, ban),

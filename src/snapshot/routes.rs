@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::{At, OneOrMany, Reader},
-    policy::{Policies, authn::Books, rate_limit::LimiterBook},
+    policy::{Policies, authn::Books, body_limit::Listener, rate_limit::LimiterBook},
     state::limiter::KeyKind,
     upstream::cluster::Cluster,
     wire::host::HostPattern,
@@ -34,8 +34,8 @@ pub struct Parts<'a> {
     pub books: &'a Books,
     /// The running proxy.
     pub survivors: &'a Survivors,
-    /// `server.limits.body_bytes`.
-    pub body_bytes: u64,
+    /// Bounds on bodies of the listener.
+    pub listener: Listener,
 }
 
 /// The outcome.

@@ -124,6 +124,12 @@ static LIMITS: Section = Section {
             "\"1KiB\"",
         ),
         Key::new(
+            "spool_bytes",
+            Kind::Size,
+            "most memory for request bodies that are held until they are whole; one client may have half of it",
+            "\"64MiB\"",
+        ),
+        Key::new(
             "keep_alive",
             Kind::Duration,
             "how long an idle connection is kept",
@@ -269,7 +275,7 @@ pub static LOG: Section = Section {
         Key::new(
             "redact_query",
             Kind::List(&Kind::String),
-            "query parameters whose values never reach the log",
+            "query parameters whose values never reach the log, beside the signatures of presigned requests",
             "[\"token\", \"code\", \"password\", \"access_token\", \"id_token\", \"secret\", \"api_key\"]",
         ),
     ],

@@ -103,6 +103,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Bounds on request bodies.
     pub body: BodyBounds,
+    /// Most memory in bytes for bodies that are held until they are whole.
+    pub spool_bytes: u64,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// Most connections in all.
@@ -233,6 +235,7 @@ fn limits(reader: &Reader<'_>) -> Limits {
             grace: Duration::from_secs(10),
             call: None,
         },
+        spool_bytes: size("spool_bytes", 64 * 1024 * 1024).0,
         keep_alive: time("keep_alive", 60),
         connections: reader.get("connections").unwrap_or(20_000),
         connections_per_client: reader.get("connections_per_client").unwrap_or(512),
@@ -301,10 +304,16 @@ fn log(reader: &Reader<'_>) -> Log {
             "this weakens the gate: no query parameter is redacted in the log",
         );
     }
+    let mut redact_query = redact.unwrap_or_else(|| default.map(str::to_owned).to_vec());
+    if !redact_query.is_empty() {
+        // A presigned address is as good as a password until it expires.
+        let presigned = ["X-Amz-Signature", "X-Amz-Security-Token"];
+        redact_query.extend(presigned.map(str::to_owned));
+    }
     Log {
         access: access(reader),
         level: reader.get("level").unwrap_or_else(|| "info".to_owned()),
-        redact_query: redact.unwrap_or_else(|| default.map(str::to_owned).to_vec()),
+        redact_query,
     }
 }
 

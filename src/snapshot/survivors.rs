@@ -15,7 +15,7 @@ use crate::{
     identity::{dpop::Proofs, issuer::Issuers, statement::StatementKeys},
     observe::metrics::Metrics,
     policy::rate_limit::Limiters,
-    state::{bans::Bans, limiter::KeyHasher, registry::Registry},
+    state::{bans::Bans, limiter::KeyHasher, registry::Registry, spool::Spool},
     upstream::endpoint::{Endpoint, LinkRules},
 };
 
@@ -36,6 +36,8 @@ pub struct Survivors {
     pub endpoints: Registry<EndpointRules, Endpoint>,
     /// Certificates by their file and the digest of what it and the key's file held.
     pub certificates: Registry<Sha256, Certificate>,
+    /// The room for request bodies that are held until they are whole.
+    pub spool: Arc<Spool>,
     /// Makes bucket keys.
     pub hasher: KeyHasher,
     /// Counters.
@@ -72,6 +74,7 @@ impl Survivors {
             statement_keys: StatementKeys::default(),
             endpoints: Registry::default(),
             certificates: Registry::default(),
+            spool: Arc::default(),
             hasher: KeyHasher::new(),
             metrics: Arc::new(metrics),
             workers,

@@ -1,4 +1,4 @@
-//! What survives a reload: limiters, bans, key sets, verified tokens, and what must not be shown twice.
+//! What survives a reload: limiters, bans, key sets, verified tokens, room for bodies, and what must not be shown twice.
 
 pub mod bans;
 pub mod clock;
@@ -8,4 +8,5 @@ pub mod load;
 pub mod nonces;
 pub mod registry;
 pub mod replay;
+pub mod spool;
 pub mod tokens;

@@ -2,7 +2,8 @@
 //!
 //! [`ClientBody`] passes frames through without copying. It ends with an error, which makes the sender abort the
 //! upstream request, when the body grows over its limit, stalls, or is broken. Trailers are dropped, since a name
-//! in them was never judged, but for those of a gRPC call, which are purged (RFC 9110 §6.5.1). It does not buffer.
+//! in them was never judged, but for those of a gRPC call, which are purged (RFC 9110 §6.5.1). It does not buffer; what
+//! was held elsewhere goes on as it is.
 
 use std::{
     fmt::Debug,
@@ -22,6 +23,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     halt::Reason,
+    held::Held,
     trailers::{self, Overlong},
 };
 
@@ -132,6 +134,13 @@ impl BodyProgress {
         }
     }
 
+    /// The whole body went out in one piece.
+    pub(super) fn pass_whole(&self, bytes: &Bytes) {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.bytes.store(length, Ordering::Relaxed);
+        self.end(COMPLETE);
+    }
+
     fn is_abandoned(&self) -> bool {
         self.outcome.load(Ordering::Acquire) == ABANDONED
     }
@@ -157,6 +166,8 @@ pub enum ClientBody {
     Empty,
     /// The client's body, passed on piece by piece.
     Stream(Box<Metered>),
+    /// A body that was held until it was judged.
+    Held(Box<Held>),
 }
 
 /// A client body with its bounds.
@@ -220,26 +231,66 @@ impl Body for ClientBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream(metered) => metered.poll(cx),
+            Self::Held(held) => held.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(metered) => metered.incoming.is_end_stream(),
+            Self::Stream(metered) => metered.is_end_stream(),
+            Self::Held(held) => held.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(metered) => metered.incoming.size_hint(),
+            Self::Stream(metered) => metered.size_hint(),
+            Self::Held(held) => held.size_hint(),
         }
     }
 }
 
 impl Metered {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+    /// What became of it.
+    pub fn progress(&self) -> &Arc<BodyProgress> {
+        &self.progress
+    }
+
+    /// What the client still sends, its bounds taken off.
+    pub fn into_inner(self) -> Incoming {
+        self.incoming
+    }
+
+    /// The next piece of the body; `None` at its end. Trailers are left out.
+    ///
+    /// # Errors
+    /// [`BodyCut`]
+    pub async fn piece(&mut self) -> Option<Result<Bytes, BodyCut>> {
+        loop {
+            let frame = match std::future::poll_fn(|cx| self.poll(cx)).await? {
+                Ok(frame) => frame,
+                Err(cut) => return Some(Err(cut)),
+            };
+            if let Ok(data) = frame.into_data() {
+                return Some(Ok(data));
+            }
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
         if self.progress.is_abandoned() {
             return self.cut(ABANDONED, Reason::BodyBroken);
         }

@@ -137,6 +137,7 @@ reasons! {
     StepUpNeeded = "step-up-needed", 401, "This resource needs a stronger or fresher sign-in";
     ProofInvalid = "proof-invalid", 401, "The proof that the token is the caller's own is not valid";
     ProofNonceMissing = "proof-nonce-missing", 401, "The proof that the token is the caller's own needs a fresh nonce";
+    SignatureInvalid = "signature-invalid", 403, "The signature is not valid";
     NetworkDenied = "network-denied", 403, "This address may not use this resource";
     OriginDenied = "origin-denied", 403, "This origin may not use this resource";
     MethodDeniedForOrigin = "cors-method-denied", 403, "This method is not allowed across origins";

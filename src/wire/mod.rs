@@ -5,6 +5,7 @@ pub mod cookie;
 pub mod forwarded;
 pub mod grpc;
 pub mod halt;
+pub mod held;
 pub mod hop;
 pub mod host;
 pub mod http2;

@@ -1,0 +1,203 @@
+//! Signers: those who sign their requests with a key of theirs. The frame that all schemes of signing share.
+//!
+//! A scheme reads what a request claims, verifies it over the judged form and says what is left for the body to prove.
+//! What is done with that is not known here: the body is held and judged by the pipeline, the answer is the policy's.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::{
+    message::Message,
+    sigv4::{self, SigV4, SigV4Error, Verified},
+};
+use crate::{
+    exchange::{Exchange, body_check::BodyCheck, principal::Principal},
+    state::clock,
+};
+
+/// Somebody who signs requests.
+#[derive(Debug)]
+pub struct Signer {
+    name: Box<str>,
+    principal: Arc<Principal>,
+    scheme: Scheme,
+}
+
+/// How somebody signs, with the key.
+#[derive(Debug)]
+pub enum Scheme {
+    /// AWS Signature Version 4.
+    SigV4(Box<SigV4>),
+}
+
+/// The kinds of signatures that can be told apart in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// AWS Signature Version 4.
+    SigV4,
+}
+
+/// A caller whose signature holds as far as the head can show.
+#[derive(Debug)]
+pub struct Proven {
+    /// The kind of the signature.
+    pub family: Family,
+    /// Who it is.
+    pub principal: Arc<Principal>,
+    /// What is left for the body to prove.
+    pub body: Open,
+}
+
+/// What is left for the body to prove.
+#[derive(Debug)]
+pub enum Open {
+    /// Nothing.
+    Nothing,
+    /// That it is what was signed.
+    Body(Box<dyn BodyCheck>),
+    /// That the caller is who signed it: nobody is known before that.
+    Caller(Box<dyn BodyCheck>),
+}
+
+/// Why a signature does not count, with the finer code for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureError {
+    /// The credentials cannot be read without guessing.
+    Unclear(&'static str),
+    /// The signature is refused.
+    Refused(Family, &'static str),
+}
+
+impl SignatureError {
+    /// Whether nobody who has the key made this, as opposed to what came too late or was meant for elsewhere.
+    pub fn is_forgery(self) -> bool {
+        let (Self::Unclear(code) | Self::Refused(_, code)) = self;
+        matches!(
+            code,
+            "credential-malformed" | "unknown-key" | "signature" | "body"
+        )
+    }
+}
+
+impl Signer {
+    /// A signer by its name in the file, with whom it stands for.
+    pub fn new(name: &str, principal: Principal, scheme: Scheme) -> Self {
+        Self {
+            name: name.into(),
+            principal: Arc::new(principal),
+            scheme,
+        }
+    }
+
+    /// Its name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The kind of its signatures.
+    pub fn family(&self) -> Family {
+        match self.scheme {
+            Scheme::SigV4(_) => Family::SigV4,
+        }
+    }
+}
+
+impl Family {
+    /// Every kind.
+    pub const ALL: [Self; 1] = [Self::SigV4];
+
+    /// Fields that hold credentials of this kind, beside `Authorization`.
+    pub fn credentials(self) -> &'static [HeaderName] {
+        static SIGV4: [HeaderName; 1] = [HeaderName::from_static("x-amz-security-token")];
+        match self {
+            Self::SigV4 => &SIGV4,
+        }
+    }
+
+    fn is_brought(self, message: &Message<'_>) -> bool {
+        match self {
+            Self::SigV4 => sigv4::credential::is_brought(message),
+        }
+    }
+}
+
+/// What the signature of a request is verified over.
+pub fn message(exchange: &Exchange) -> Message<'_> {
+    let target = exchange.target();
+    Message {
+        method: exchange.method(),
+        scheme: exchange.scheme(),
+        host: exchange.authority().as_str(),
+        path: target.path(),
+        query: target.query(),
+        headers: exchange.headers(),
+        now: clock::unix_seconds_at(exchange.started),
+    }
+}
+
+/// Whether a request brings a signature of a kind that one of these makes, good or bad.
+pub fn is_brought(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
+    kinds(signers).any(|family| family.is_brought(message))
+}
+
+/// Whether a link could have brought the signature of a request, which is then no fault of who followed it.
+pub fn may_be_linked(message: &Message<'_>) -> bool {
+    sigv4::credential::in_query(message)
+}
+
+/// Who signed a request, if it brings a signature.
+///
+/// # Errors
+/// Why that does not count.
+pub fn verify(
+    signers: &[Arc<Signer>],
+    message: &Message<'_>,
+) -> Result<Option<Proven>, SignatureError> {
+    let mut brought = kinds(signers).filter(|family| family.is_brought(message));
+    let Some(family) = brought.next() else {
+        return Ok(None);
+    };
+    if brought.next().is_some() {
+        return Err(SignatureError::Unclear("credential-in-two-places"));
+    }
+    match family {
+        Family::SigV4 => by_sigv4(signers, message).map_err(|error| match error {
+            SigV4Error::Unclear(_) => SignatureError::Unclear(error.code()),
+            _ => SignatureError::Refused(family, error.code()),
+        }),
+    }
+}
+
+fn kinds(signers: &[Arc<Signer>]) -> impl Iterator<Item = Family> {
+    let made = |family: &Family| signers.iter().any(|signer| signer.family() == *family);
+    Family::ALL.into_iter().filter(made)
+}
+
+fn by_sigv4(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Option<Proven>, SigV4Error> {
+    let Some(claim) = sigv4::credential::presented(message)? else {
+        return Ok(None);
+    };
+    let mut holders = signers.iter().filter_map(|signer| match &signer.scheme {
+        Scheme::SigV4(key) if key.key_id() == claim.key_id => Some((signer, key)),
+        Scheme::SigV4(_) => None,
+    });
+    let first = holders.next().ok_or(SigV4Error::UnknownKey)?;
+    // One key may be known for several regions and services.
+    let meant = holders.find(|(_, key)| key.is_meant_by(&claim.scope));
+    let (signer, key) = if first.1.is_meant_by(&claim.scope) {
+        first
+    } else {
+        meant.unwrap_or(first)
+    };
+    let body = match key.verify(&claim, message)? {
+        Verified::Whole => Open::Nothing,
+        Verified::Body(digest) => Open::Body(Box::new(digest)),
+        Verified::Caller(pending) => Open::Caller(Box::new(pending)),
+    };
+    Ok(Some(Proven {
+        family: Family::SigV4,
+        principal: Arc::clone(&signer.principal),
+        body,
+    }))
+}
