@@ -53,6 +53,11 @@ fn hardened_cookies_stay_what_they_were() {
     replay("cookie", properties::cookie::hold);
 }
 
+#[test]
+fn a_canonical_request_of_aws_is_its_own_form() {
+    replay("sigv4", properties::sigv4::hold);
+}
+
 /// The targets compare with the parsers that the program has, so both lock files must name the same ones.
 #[test]
 fn the_fuzz_targets_have_the_parsers_of_the_program() {

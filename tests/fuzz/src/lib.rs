@@ -13,6 +13,16 @@ pub mod wire;
 #[path = "../../../src/server/screen/mod.rs"]
 pub mod screen;
 
+#[path = "../../../src/crypto/hex.rs"]
+pub mod hex;
+
+/// The part of the ciphers that has no keys.
+pub mod crypto {
+    pub use super::hex;
+}
+
+pub mod identity;
+
 /// The part of the server that reads bytes.
 pub mod server {
     pub use super::screen;

@@ -9,4 +9,5 @@ pub mod forwarded;
 pub mod head;
 mod messages;
 mod parser;
+pub mod sigv4;
 pub mod target;
