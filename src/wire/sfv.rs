@@ -1,7 +1,10 @@
-//! Structured fields, as far as we write them (RFC 9651 §4.1).
+//! Structured fields: the few that every answer may need, written without a detour (RFC 9651 §4.1).
 //!
 //! For `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers): a list of strings with integer
-//! parameters, `"default";q=100;w=60`. It reads nothing, and knows neither decimals, dates, nor inner lists.
+//! parameters, `"default";q=100;w=60`. [`read`] has the whole of the format, for fields that clients send.
+
+pub mod read;
+mod value;
 
 use bytes::{BufMut, BytesMut};
 
