@@ -3,7 +3,8 @@
 //! `bearer` makes a principal of the token that `credential` found; `issuer` holds `rules`, keys, verified tokens and
 //! `counts`; `jws` and `claims` read the token, `jwks` the keys, `fetch` brings them. `dpop` checks the `proof`
 //! that a token is its caller's own, by the `thumbprint` of the key that it is bound to. `statement` is what backends are told.
-//! `signer` is whoever signs requests, `sigv4` one way of signing, `message` what is signed.
+//! `signer` is whoever signs requests, `message` what is signed; `sigv4`, `http_signature` and `webhook` are ways of
+//! signing, `once` what of them may be used once.
 
 pub mod api_key;
 pub mod bearer;
@@ -13,16 +14,19 @@ mod counts;
 mod credential;
 pub mod dpop;
 pub mod fetch;
+pub mod http_signature;
 pub mod issuer;
 pub mod jwks;
 pub mod jws;
 pub mod message;
+pub mod once;
 pub mod proof;
 mod rules;
 pub mod signer;
 pub mod sigv4;
 pub mod statement;
 mod thumbprint;
+pub mod webhook;
 
 #[cfg(test)]
 mod minting;
