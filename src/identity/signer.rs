@@ -8,8 +8,13 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::{
+    http_signature::{
+        self, BodyRule, HttpSigner, NoBody,
+        input::{self, SIGNATURE, SIGNATURE_INPUT},
+    },
     message::Message,
     sigv4::{self, SigV4, SigV4Error, Verified},
+    webhook::{Webhook, WebhookError},
 };
 use crate::{
     exchange::{Exchange, body_check::BodyCheck, principal::Principal},
@@ -29,6 +34,10 @@ pub struct Signer {
 pub enum Scheme {
     /// AWS Signature Version 4.
     SigV4(Box<SigV4>),
+    /// HTTP message signatures (RFC 9421).
+    Http(Box<HttpSigner>),
+    /// A code over the body.
+    Webhook(Arc<Webhook>),
 }
 
 /// The kinds of signatures that can be told apart in a request.
@@ -36,6 +45,10 @@ pub enum Scheme {
 pub enum Family {
     /// AWS Signature Version 4.
     SigV4,
+    /// HTTP message signatures (RFC 9421).
+    Http,
+    /// A code over the body.
+    Webhook,
 }
 
 /// A caller whose signature holds as far as the head can show.
@@ -67,17 +80,32 @@ pub enum SignatureError {
     Unclear(&'static str),
     /// The signature is refused.
     Refused(Family, &'static str),
+    /// It counts once, and there is no room to remember it.
+    NoRoom,
 }
 
 impl SignatureError {
     /// Whether nobody who has the key made this, as opposed to what came too late or was meant for elsewhere.
     pub fn is_forgery(self) -> bool {
-        let (Self::Unclear(code) | Self::Refused(_, code)) = self;
-        matches!(
-            code,
-            "credential-malformed" | "unknown-key" | "signature" | "body"
-        )
+        match self {
+            Self::Unclear(code) | Self::Refused(_, code) => is_forged(code),
+            Self::NoRoom => false,
+        }
     }
+}
+
+/// Whether a code for the log says that nobody who has the key made what came, body included.
+pub fn is_forged(code: &str) -> bool {
+    matches!(
+        code,
+        "credential-malformed"
+            | "signature-malformed"
+            | "unknown-key"
+            | "signer-unknown"
+            | "signature"
+            | "body"
+            | "digest"
+    )
 }
 
 impl Signer {
@@ -99,26 +127,41 @@ impl Signer {
     pub fn family(&self) -> Family {
         match self.scheme {
             Scheme::SigV4(_) => Family::SigV4,
+            Scheme::Http(_) => Family::Http,
+            Scheme::Webhook(_) => Family::Webhook,
+        }
+    }
+
+    /// How it signs.
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// Fields that hold its credentials, beside `Authorization`.
+    pub fn credentials(&self) -> Vec<HeaderName> {
+        match &self.scheme {
+            Scheme::SigV4(_) => vec![HeaderName::from_static("x-amz-security-token")],
+            Scheme::Http(_) => vec![SIGNATURE_INPUT, SIGNATURE],
+            Scheme::Webhook(webhook) => webhook.credentials(),
+        }
+    }
+
+    fn is_brought(&self, message: &Message<'_>) -> bool {
+        match &self.scheme {
+            Scheme::SigV4(_) => sigv4::credential::is_brought(message),
+            Scheme::Http(_) => input::is_brought(message.headers),
+            Scheme::Webhook(webhook) => message.headers.contains_key(webhook.field()),
         }
     }
 }
 
 impl Family {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::SigV4];
+    pub const ALL: [Self; 3] = [Self::SigV4, Self::Http, Self::Webhook];
 
-    /// Fields that hold credentials of this kind, beside `Authorization`.
-    pub fn credentials(self) -> &'static [HeaderName] {
-        static SIGV4: [HeaderName; 1] = [HeaderName::from_static("x-amz-security-token")];
-        match self {
-            Self::SigV4 => &SIGV4,
-        }
-    }
-
-    fn is_brought(self, message: &Message<'_>) -> bool {
-        match self {
-            Self::SigV4 => sigv4::credential::is_brought(message),
-        }
+    fn is_brought(self, signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
+        let mut own = signers.iter().filter(|signer| signer.family() == self);
+        own.any(|signer| signer.is_brought(message))
     }
 }
 
@@ -138,7 +181,7 @@ pub fn message(exchange: &Exchange) -> Message<'_> {
 
 /// Whether a request brings a signature of a kind that one of these makes, good or bad.
 pub fn is_brought(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
-    kinds(signers).any(|family| family.is_brought(message))
+    signers.iter().any(|signer| signer.is_brought(message))
 }
 
 /// Whether a link could have brought the signature of a request, which is then no fault of who followed it.
@@ -154,7 +197,8 @@ pub fn verify(
     signers: &[Arc<Signer>],
     message: &Message<'_>,
 ) -> Result<Option<Proven>, SignatureError> {
-    let mut brought = kinds(signers).filter(|family| family.is_brought(message));
+    let brought = |family: &Family| family.is_brought(signers, message);
+    let mut brought = Family::ALL.into_iter().filter(brought);
     let Some(family) = brought.next() else {
         return Ok(None);
     };
@@ -166,12 +210,9 @@ pub fn verify(
             SigV4Error::Unclear(_) => SignatureError::Unclear(error.code()),
             _ => SignatureError::Refused(family, error.code()),
         }),
+        Family::Http => by_http(signers, message).map(Some),
+        Family::Webhook => by_webhook(signers, message),
     }
-}
-
-fn kinds(signers: &[Arc<Signer>]) -> impl Iterator<Item = Family> {
-    let made = |family: &Family| signers.iter().any(|signer| signer.family() == *family);
-    Family::ALL.into_iter().filter(made)
 }
 
 fn by_sigv4(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Option<Proven>, SigV4Error> {
@@ -180,7 +221,7 @@ fn by_sigv4(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Option<Pro
     };
     let mut holders = signers.iter().filter_map(|signer| match &signer.scheme {
         Scheme::SigV4(key) if key.key_id() == claim.key_id => Some((signer, key)),
-        Scheme::SigV4(_) => None,
+        _ => None,
     });
     let first = holders.next().ok_or(SigV4Error::UnknownKey)?;
     // One key may be known for several regions and services.
@@ -200,4 +241,57 @@ fn by_sigv4(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Option<Pro
         principal: Arc::clone(&signer.principal),
         body,
     }))
+}
+
+fn by_http(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Proven, SignatureError> {
+    let named = signers.iter().filter_map(|signer| match &signer.scheme {
+        Scheme::Http(http) => Some((&signer.principal, &**http)),
+        _ => None,
+    });
+    let (principal, body) =
+        http_signature::verify(&named, message).map_err(|error| match error {
+            http_signature::SignatureError::Unclear(code) => SignatureError::Unclear(code),
+            http_signature::SignatureError::Invalid(code) => {
+                SignatureError::Refused(Family::Http, code)
+            }
+            http_signature::SignatureError::NoRoom => SignatureError::NoRoom,
+        })?;
+    Ok(Proven {
+        principal: Arc::clone(principal),
+        family: Family::Http,
+        body: match body {
+            BodyRule::Digest(digest) => Open::Body(Box::new(digest)),
+            BodyRule::Empty => Open::Body(Box::new(NoBody)),
+            BodyRule::Any => Open::Nothing,
+        },
+    })
+}
+
+fn by_webhook(
+    signers: &[Arc<Signer>],
+    message: &Message<'_>,
+) -> Result<Option<Proven>, SignatureError> {
+    let mut found = None;
+    for signer in signers {
+        let Scheme::Webhook(webhook) = &signer.scheme else {
+            continue;
+        };
+        let claim = webhook.claimed(message.headers, message.now);
+        let claim = claim.map_err(|error| match error {
+            WebhookError::Unclear(code) => SignatureError::Unclear(code),
+            WebhookError::Invalid(code) => SignatureError::Refused(Family::Webhook, code),
+        })?;
+        let Some(claim) = claim else {
+            continue;
+        };
+        let proven = Proven {
+            principal: Arc::clone(&signer.principal),
+            family: Family::Webhook,
+            body: Open::Caller(Box::new(claim)),
+        };
+        if found.replace(proven).is_some() {
+            return Err(SignatureError::Unclear("credential-in-two-places"));
+        }
+    }
+    Ok(found)
 }

@@ -49,6 +49,7 @@ pub(super) struct Families {
     pub(super) panics: AtomicU64,
     pub(super) bans: Mutex<Option<Probe<BanReading>>>,
     pub(super) limiters: Mutex<BTreeMap<String, Probe<LimiterReading>>>,
+    pub(super) replays: Mutex<Option<Probe<Vec<ReplayReading>>>>,
     pub(super) lines_dropped: Mutex<Option<Probe<u64>>>,
     pub(super) requests: Mutex<Option<Probe<u64>>>,
     pub(super) proofs: Mutex<Option<Probe<u64>>>,
@@ -89,6 +90,17 @@ pub struct BanReading {
     pub begun: u64,
     /// Clients that a full table forgot or did not count.
     pub evictions: u64,
+}
+
+/// What a signer's memory of what may be used once says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayReading {
+    /// Name of the signer in the file.
+    pub name: String,
+    /// Things remembered.
+    pub entries: u64,
+    /// Refusals by outcome.
+    pub refused: Vec<(&'static str, u64)>,
 }
 
 /// What an issuer says of itself. The words are those of the program, so their number is bounded.
@@ -132,6 +144,11 @@ impl Metrics {
     /// Reads the counts of the issuers at each scrape; a later call takes the place of an earlier one.
     pub fn watch_issuers(&self, read: impl Fn() -> Vec<IssuerReading> + Send + Sync + 'static) {
         *lock(&self.families.issuers) = Some(Probe(Box::new(read)));
+    }
+
+    /// Reads the memories of signers at each scrape; a later call takes the place of an earlier one.
+    pub fn watch_replays(&self, read: impl Fn() -> Vec<ReplayReading> + Send + Sync + 'static) {
+        *lock(&self.families.replays) = Some(Probe(Box::new(read)));
     }
 
     /// Counts a refusal, or what would have been one.

@@ -38,6 +38,7 @@ impl Collector for Families {
         encode_upstreams(self, out)?;
         encode_servers(self, out)?;
         encode_issuers(self, out)?;
+        encode_replays(self, out)?;
         encode_connections(self, out)?;
         encode_program(self, out)?;
         encode_limiters(self, out)?;
@@ -145,6 +146,28 @@ fn encode_issuers(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::
                 &[("issuer", issuer.name.as_str()), ("outcome", outcome)],
                 *count,
             )?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_replays(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let signers = lock(&families.replays)
+        .as_ref()
+        .map(|read| (read.0)())
+        .unwrap_or_default();
+    let help = "Nonces, signatures and deliveries that are remembered, since they count once";
+    let mut entries = gauge(out, "replay_entries", help)?;
+    for signer in &signers {
+        let count = i64::try_from(signer.entries).unwrap_or(i64::MAX);
+        add_value(&mut entries, &[("signer", signer.name.as_str())], count)?;
+    }
+    let help = "Signed requests refused for being used again, or for want of room to remember them";
+    let mut refused = counter(out, "replays_refused", help)?;
+    for signer in &signers {
+        for (outcome, count) in &signer.refused {
+            let labels = [("signer", signer.name.as_str()), ("outcome", *outcome)];
+            add_count(&mut refused, &labels, *count)?;
         }
     }
     Ok(())

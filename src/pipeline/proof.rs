@@ -12,6 +12,7 @@ use http::{HeaderMap, header, header::HeaderValue};
 use super::{forward, normalise::Arrival, record::Record};
 use crate::{
     exchange::body_check::Unproven,
+    identity::signer::is_forged,
     policy::body_limit::Holding,
     snapshot::Route,
     state::spool::Room,
@@ -53,9 +54,11 @@ pub async fn prove(route: &Route, record: &mut Record, arrival: &mut Arrival) ->
         watched,
     } = *unproven;
     let judged = match hold(route, record, (arrival, watched)).await {
-        Ok(held) => check
-            .judge(&held)
-            .map_err(|code| Failure::Unproven(Box::new(refusal.detail(code)))),
+        Ok(held) => check.judge(&held).map_err(|code| {
+            let forged = refusal.forged && is_forged(code);
+            let refusal = refusal.detail(code);
+            Failure::Unproven(Box::new(Refusal { forged, ..refusal }))
+        }),
         Err(failure) => Err(failure),
     };
     let Err(failure) = judged else {

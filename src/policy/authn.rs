@@ -348,7 +348,7 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
         Mode::Enforce | Mode::Monitor => means(&require, (&reader, key_header.as_ref()), books),
     };
     let possession = means.iter().find_map(Means::possession);
-    let concealed = concealed(&require, &reader, possession);
+    let concealed = concealed(&require, &reader, (books, possession));
     Authn::Required(Required {
         concealed_key: key_header
             .as_ref()
@@ -366,7 +366,7 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
 fn concealed(
     require: &[String],
     reader: &Reader<'_>,
-    possession: Option<&Possession>,
+    (books, possession): (&Books, Option<&Possession>),
 ) -> Vec<HeaderName> {
     if reader.get("forward_token").unwrap_or(false) {
         reader.relax(
@@ -378,7 +378,7 @@ fn concealed(
     let mut fields = vec![header::AUTHORIZATION];
     fields.extend(possession.map(|_| possession::DPOP));
     if require.iter().any(|word| word == "signature") {
-        fields.extend(signature::credentials());
+        fields.extend(signature::credentials(reader, books));
     }
     fields
 }

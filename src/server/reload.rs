@@ -10,10 +10,10 @@ use std::{
 
 use crate::{
     config::{self, Color, Loaded, Problem, Severity, render},
-    identity::issuer::Issuer,
+    identity::{issuer::Issuer, once::Used},
     observe::{
         log,
-        metrics::{BanReading, IssuerReading, LimiterReading, ReloadOutcome},
+        metrics::{BanReading, IssuerReading, LimiterReading, ReloadOutcome, ReplayReading},
     },
     pipeline::worker::Worker,
     snapshot::{Snapshot, compile, server::Fixed, survivors::Survivors},
@@ -98,6 +98,14 @@ fn rendered(loaded: &Loaded, color: Color, wanted: impl Fn(&Problem) -> bool) ->
     render(&list, &loaded.sources, color)
 }
 
+fn remembered(name: &str, store: &Used) -> ReplayReading {
+    ReplayReading {
+        name: name.to_owned(),
+        entries: u64::try_from(store.entries()).unwrap_or(u64::MAX),
+        refused: store.refused().to_vec(),
+    }
+}
+
 /// Points the metrics at what is in use now.
 fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
     for limiter in compiled.limiters() {
@@ -127,6 +135,16 @@ fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
             .iter()
             .filter_map(Weak::upgrade)
             .map(|issuer| reading(&issuer))
+            .collect()
+    });
+    let replays: Vec<_> = compiled
+        .replays()
+        .iter()
+        .map(|store| (store.name.to_string(), Arc::downgrade(&store.thing)))
+        .collect();
+    survivors.metrics.watch_replays(move || {
+        let held = replays.iter();
+        held.filter_map(|(name, store)| store.upgrade().map(|store| remembered(name, &store)))
             .collect()
     });
     let certificates = compiled

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     config::{Loaded, Problems, Reader, validate},
-    identity::{issuer::Issuer, statement::Statements},
+    identity::{
+        issuer::Issuer,
+        once::{OnceRules, Used},
+        statement::Statements,
+    },
     policy::{
         authn::Books,
         body_limit::Listener,
@@ -36,6 +40,7 @@ pub struct Compiled {
     issuers: Vec<std::sync::Arc<Issuer>>,
     roles: Vec<String>,
     statements: Option<Arc<Statements>>,
+    replays: Vec<Named<OnceRules, Used>>,
 }
 
 impl Compiled {
@@ -54,6 +59,11 @@ impl Compiled {
         &self.limiters
     }
 
+    /// What is remembered of signatures, by signer.
+    pub fn replays(&self) -> &[Named<OnceRules, Used>] {
+        &self.replays
+    }
+
     /// Puts what outlives a reload to use. Returns issuers that are new, whose keys are to be kept fresh.
     pub fn keep(&self, survivors: &Survivors) -> Vec<std::sync::Arc<Issuer>> {
         survivors.limiters.keep(&self.limiters);
@@ -61,6 +71,7 @@ impl Compiled {
         if let Some(statements) = &self.statements {
             survivors.statement_keys.keep(&statements.keys);
         }
+        survivors.replays.keep(&self.replays);
         let tls = self.snapshot.tls.as_ref();
         survivors
             .certificates
@@ -80,12 +91,13 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let identity = identity::compile(&root, survivors);
     let upstreams = upstreams::compile(&root, survivors, &identity);
     let keys = api_keys::compile(&root, survivors);
+    let signers = signers::compile(&root, survivors);
     let books = Books {
         issuers: issuers::compile(&root, survivors, &conditions::claims_read(&root)),
         api_keys: keys.book,
         roles: roles::compile(&root),
         proofs: Arc::clone(&survivors.proofs),
-        signers: signers::compile(&root),
+        signers: signers.book,
     };
     let parts = Parts {
         clusters: &upstreams.clusters,
@@ -103,8 +115,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     }
     let mut limiters = LimiterBook::list(&routes.limiters);
     limiters.extend(keys.limiters);
-    let mut files = loaded.files.clone();
-    files.extend(loaded.folders.iter().cloned());
+    let mut files = [loaded.files.as_slice(), &loaded.folders].concat();
     files.extend(identity.files);
     files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
     let issuers = issuers::whole(&books.issuers);
@@ -129,5 +140,6 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         issuers,
         roles: books.roles.names().map(ToOwned::to_owned).collect(),
         statements: identity.statements,
+        replays: signers.replays,
     })
 }

@@ -1,39 +1,75 @@
 //! `[signers.NAME]` to signers at work.
 
+mod http;
+mod once;
+mod webhook;
+
 use std::{sync::Arc, time::Duration};
 
+use super::{signer_section::only_keys_of, survivors::Survivors};
 use crate::{
     config::{At, OneOrMany, Reader},
     exchange::principal::{IdentityHeaders, Principal},
     identity::{
+        once::{OnceRules, Used},
         signer::{Scheme, Signer},
         sigv4::{Rules, SigV4},
     },
     policy::authn::SignerBook,
+    state::registry::Named,
 };
 
 /// The longest life of a presigned request that its own rules allow.
 const WEEK: Duration = Duration::from_hours(7 * 24);
 
+/// The signers of a file.
+#[derive(Debug)]
+pub struct Signers {
+    /// By their names.
+    pub book: SignerBook,
+    /// What of their signatures was used up, to be kept.
+    pub replays: Vec<Named<OnceRules, Used>>,
+}
+
+/// A signer in the making.
+struct Making<'a> {
+    name: &'a str,
+    /// The place of the name.
+    at: At,
+    survivors: &'a Survivors,
+    replays: &'a mut Vec<Named<OnceRules, Used>>,
+}
+
 /// Compiles every signer.
-pub fn compile(root: &Reader<'_>) -> SignerBook {
+pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Signers {
     let mut book = SignerBook::new();
+    let mut replays = Vec::new();
     for (name, at, reader) in root.named("signers") {
-        let signer = scheme(name, at, &reader)
+        let making = Making {
+            name,
+            at,
+            survivors,
+            replays: &mut replays,
+        };
+        let signer = scheme(making, &reader)
             .map(|scheme| Arc::new(Signer::new(name, principal(name, &reader), scheme)));
         book.insert(name.to_owned(), signer);
     }
-    book
+    Signers { book, replays }
 }
 
-fn scheme(name: &str, at: At, reader: &Reader<'_>) -> Option<Scheme> {
-    match reader.get::<String>("scheme").as_deref() {
-        Some("sigv4") => sigv4(name, at, reader).map(|key| Scheme::SigV4(Box::new(key))),
-        Some(_) => None,
-        None => {
-            require(name, at, reader, ("scheme", "such as `sigv4`"));
-            None
-        }
+fn scheme(mut making: Making<'_>, reader: &Reader<'_>) -> Option<Scheme> {
+    let (name, at) = (making.name, making.at);
+    let Some(scheme) = reader.get::<String>("scheme") else {
+        require(name, at, reader, ("scheme", "such as `http` or `sigv4`"));
+        return None;
+    };
+    only_keys_of(&scheme, reader);
+    match scheme.as_str() {
+        "sigv4" => sigv4(name, at, reader).map(|key| Scheme::SigV4(Box::new(key))),
+        "http" => http::compile(&mut making, reader),
+        "github" | "stripe" | "slack" | "hmac" => webhook::compile(&mut making, reader, &scheme),
+        _ => None,
     }
 }
 
@@ -144,10 +180,14 @@ fn unsigned_payload(reader: &Reader<'_>) -> bool {
 }
 
 #[cfg(test)]
+mod schemes;
+
+#[cfg(test)]
 mod tests {
     use crate::{
         config::{Problem, Reader, Severity, load},
         policy::authn::SignerBook,
+        snapshot::survivors::Survivors,
     };
 
     const WHOLE: &str = "scheme = \"sigv4\"\nkey_id = \"AKID\"\nsecret = { file = \"key\" }\n\
@@ -161,7 +201,7 @@ mod tests {
         std::fs::write(&file, format!("[signers.robot]\n{text}")).expect("written");
         let loaded = load(&file, &[]);
         let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
-        let book = super::compile(&root);
+        let book = super::compile(&root, &Survivors::offline()).book;
         let mut problems = loaded.problems.into_sorted();
         // The file of the test is nobody's secret.
         problems.retain(|problem| problem.severity != Severity::Warning);

@@ -12,7 +12,12 @@ use super::certificates::Certificate;
 use crate::{
     config::ServerUrl,
     crypto::digest::Sha256,
-    identity::{dpop::Proofs, issuer::Issuers, statement::StatementKeys},
+    identity::{
+        dpop::Proofs,
+        issuer::Issuers,
+        once::{OnceRules, Used},
+        statement::StatementKeys,
+    },
     observe::metrics::Metrics,
     policy::rate_limit::Limiters,
     state::{bans::Bans, limiter::KeyHasher, registry::Registry, spool::Spool},
@@ -38,6 +43,8 @@ pub struct Survivors {
     pub certificates: Registry<Sha256, Certificate>,
     /// The room for request bodies that are held until they are whole.
     pub spool: Arc<Spool>,
+    /// What of signatures was used up, by signer.
+    pub replays: Registry<OnceRules, Used>,
     /// Makes bucket keys.
     pub hasher: KeyHasher,
     /// Counters.
@@ -75,6 +82,7 @@ impl Survivors {
             endpoints: Registry::default(),
             certificates: Registry::default(),
             spool: Arc::default(),
+            replays: Registry::default(),
             hasher: KeyHasher::new(),
             metrics: Arc::new(metrics),
             workers,

@@ -383,7 +383,16 @@ impl Desk {
         std::fs::create_dir(&tls).expect("a directory");
         let ca = Ca::named(&tls, "clients");
         ca.server("app", &["app.example", "*.app.example"]);
-        std::fs::write(tls.join("robot.secret"), "a secret of nobody\n").expect("our directory");
+        for (name, text) in [
+            ("robot.secret", "a secret of nobody\n"),
+            ("shop.secret", "another secret of nobody\n"),
+            (
+                "partner.pem",
+                include_str!("../vectors/rfc9421/test-key-ed25519.pem"),
+            ),
+        ] {
+            std::fs::write(tls.join(name), text).expect("our directory");
+        }
         Self { directory }
     }
 

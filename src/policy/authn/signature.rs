@@ -5,15 +5,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{Books, Identified, refusal};
 use crate::{
     config::{OneOrMany, Reader},
     exchange::{Exchange, body_check::Unproven},
-    identity::signer::{self, Family, Open, SignatureError, Signer},
+    identity::signer::{self, Family, Open, Scheme, SignatureError, Signer},
     wire::halt::{Reason, Refusal},
 };
+
+const ACCEPT_SIGNATURE: HeaderName = HeaderName::from_static("accept-signature");
 
 /// The signers of the file; `None` marks one whose own section has errors.
 pub type SignerBook = BTreeMap<String, Option<Arc<Signer>>>;
@@ -38,10 +40,14 @@ pub(super) fn compile(reader: &Reader<'_>, books: &Books) -> Signature {
             Some("add `signers = [\"NAME\"]`".into()),
         );
     }
-    let mut signers = Vec::new();
+    let mut signers: Vec<Arc<Signer>> = Vec::new();
     for name in &names {
         match books.signers.get(name) {
-            Some(signer) => signers.extend(signer.clone()),
+            Some(Some(signer)) => {
+                told_apart(&signers, signer, reader);
+                signers.push(Arc::clone(signer));
+            }
+            Some(None) => {}
             None => reader.error(
                 "signers",
                 format!("there is no signer `{name}`"),
@@ -61,10 +67,37 @@ fn known(signers: &SignerBook) -> String {
     }
 }
 
+/// A signature that two of the signers could have made is of neither.
+fn told_apart(others: &[Arc<Signer>], signer: &Signer, reader: &Reader<'_>) {
+    let twin = others.iter().find_map(|other| {
+        let shared = match (other.scheme(), signer.scheme()) {
+            (Scheme::Http(a), Scheme::Http(b)) if a.is_alike(b) => "key id",
+            (Scheme::Webhook(a), Scheme::Webhook(b)) if a.field() == b.field() => "field",
+            _ => return None,
+        };
+        Some((other, shared))
+    });
+    if let Some((twin, shared)) = twin {
+        let (one, other) = (twin.name(), signer.name());
+        reader.error(
+            "signers",
+            format!(
+                "signatures of `{one}` and `{other}` cannot be told apart: they have one {shared}"
+            ),
+            Some("name one of them, which may have several keys".into()),
+        );
+    }
+}
+
 /// Fields that carry such credentials, which the backend does not see.
-pub(super) fn credentials() -> impl Iterator<Item = HeaderName> {
-    let fields = Family::ALL.into_iter().map(Family::credentials);
-    fields.flatten().cloned()
+pub(super) fn credentials(reader: &Reader<'_>, books: &Books) -> Vec<HeaderName> {
+    let names = reader.get::<OneOrMany<String>>("signers");
+    let names = names.map(|names| names.0).unwrap_or_default();
+    let signers = names.iter().filter_map(|name| books.signers.get(name));
+    signers
+        .flatten()
+        .flat_map(|signer| signer.credentials())
+        .collect()
 }
 
 impl Signature {
@@ -86,12 +119,12 @@ impl Signature {
     /// Verifies the signature, if one came, as far as the head can show.
     ///
     /// # Errors
-    /// 400 `invalid-request`, 403 `signature-invalid`.
+    /// 400 `invalid-request`, 401 or 403 `signature-invalid`, 503 `overloaded`.
     pub(super) fn identify(&self, exchange: &mut Exchange) -> Identified {
         let message = signer::message(exchange);
         let counts = !signer::may_be_linked(&message);
         let found = signer::verify(&self.signers, &message);
-        let Some(proven) = found.map_err(|error| refused(error, counts))? else {
+        let Some(proven) = found.map_err(|error| self.refused((error, counts), exchange))? else {
             return Ok(None);
         };
         let (check, caller) = match proven.body {
@@ -103,7 +136,7 @@ impl Signature {
             check,
             refusal: Refusal {
                 forged: counts,
-                ..invalid(proven.family)
+                ..self.invalid(proven.family, exchange)
             },
             caller,
             watched: false,
@@ -111,43 +144,87 @@ impl Signature {
         Ok(Some(proven.principal))
     }
 
-    /// What a caller who brought nothing is told to bring: the name of the scheme, as RFC 9110 §11.6.1 wants it.
-    pub(super) fn challenge(&self, refusal: Refusal, exchange: &Exchange) -> Refusal {
-        let mut refusal = refusal;
-        for family in Family::ALL {
-            if self.signers.iter().any(|signer| signer.family() == family) {
-                refusal = challenged(refusal, family, exchange);
+    /// The refusal of a signature; what is forged `counts` against the client unless a link may have brought it.
+    fn refused(&self, (error, counts): (SignatureError, bool), exchange: &Exchange) -> Refusal {
+        let refusal = match error {
+            SignatureError::Unclear(code) => refusal(Reason::InvalidRequest).detail(code),
+            SignatureError::Refused(family, code) => self.invalid(family, exchange).detail(code),
+            SignatureError::NoRoom => refusal(Reason::Overloaded)
+                .detail("replay-store-full")
+                .with(header::RETRY_AFTER, HeaderValue::from_static("60")),
+        };
+        Refusal {
+            forged: counts && error.is_forgery(),
+            ..refusal
+        }
+    }
+
+    /// The one answer to a signature of this kind that does not count. AWS answers 403, which its SDKs know; elsewhere
+    /// credentials that are not valid are 401, with what would be (RFC 9110 §15.5.2, RFC 9421 §5).
+    fn invalid(&self, family: Family, exchange: &Exchange) -> Refusal {
+        let refusal = refusal(Reason::SignatureInvalid);
+        match family {
+            Family::SigV4 => refusal,
+            Family::Http | Family::Webhook => {
+                let refusal = refusal.status(StatusCode::UNAUTHORIZED);
+                self.challenge(refusal, exchange)
             }
         }
-        refusal
+    }
+
+    /// What a caller is told to bring: a scheme, as RFC 9110 §11.6.1 wants it with each 401, and what a message signature
+    /// must be like. For the latter no scheme is registered, since it does not travel in `Authorization`; `Signature`
+    /// names the field that it does travel in.
+    pub(super) fn challenge(&self, refusal: Refusal, exchange: &Exchange) -> Refusal {
+        let made = |family| self.signers.iter().any(|signer| signer.family() == family);
+        let mut refusal = refusal;
+        if made(Family::SigV4) {
+            refusal = challenged(refusal, "AWS4-HMAC-SHA256", exchange);
+        }
+        if made(Family::Http) || made(Family::Webhook) {
+            refusal = challenged(refusal, "Signature", exchange);
+        }
+        match self.wishes(exchange) {
+            Some(wishes) => refusal.with(ACCEPT_SIGNATURE, wishes),
+            None => refusal,
+        }
+    }
+
+    /// `Accept-Signature` (RFC 9421 §5.1): what each signer's signatures must be like, each wish once.
+    fn wishes(&self, exchange: &Exchange) -> Option<HeaderValue> {
+        let body = may_have_body(exchange);
+        let mut wishes: Vec<String> = Vec::new();
+        for signer in &self.signers {
+            if let Scheme::Http(http) = signer.scheme() {
+                let wish = http.wish(body);
+                if !wishes.contains(&wish) {
+                    wishes.push(wish);
+                }
+            }
+        }
+        let numbered = wishes.iter().zip(1_usize..);
+        let members: Vec<String> = numbered.map(|(wish, n)| format!("sig{n}={wish}")).collect();
+        if members.is_empty() {
+            return None;
+        }
+        HeaderValue::from_str(&members.join(", ")).ok()
     }
 }
 
-fn challenged(refusal: Refusal, family: Family, exchange: &Exchange) -> Refusal {
-    let scheme = match family {
-        Family::SigV4 => "AWS4-HMAC-SHA256",
-    };
+fn may_have_body(exchange: &Exchange) -> bool {
+    let method = exchange.method();
+    let length = exchange.headers().get(header::CONTENT_LENGTH);
+    match length {
+        Some(length) => length != "0",
+        None => *method != Method::GET && *method != Method::HEAD,
+    }
+}
+
+fn challenged(refusal: Refusal, scheme: &str, exchange: &Exchange) -> Refusal {
     let value = [scheme, " realm=\"", exchange.authority().host(), "\""].concat();
     match HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
         Ok(value) => refusal.with(header::WWW_AUTHENTICATE, value),
         Err(_) => refusal,
-    }
-}
-
-/// The refusal of a signature; what is forged `counts` against the client unless a link may have brought it.
-fn refused(error: SignatureError, counts: bool) -> Refusal {
-    let mut refusal = match error {
-        SignatureError::Unclear(code) => refusal(Reason::InvalidRequest).detail(code),
-        SignatureError::Refused(family, code) => invalid(family).detail(code),
-    };
-    refusal.forged = counts && error.is_forgery();
-    refusal
-}
-
-/// The one answer to a signature of this kind that does not count.
-fn invalid(family: Family) -> Refusal {
-    match family {
-        Family::SigV4 => refusal(Reason::SignatureInvalid),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod h2origin;
 pub mod issuer;
 pub mod message;
+pub mod message_signer;
 pub mod origin;
 pub mod process;
 pub mod prover;

@@ -1,0 +1,242 @@
+//! Webhooks with a code over their body, as GitHub, Stripe, Slack and others send them.
+
+use std::fmt::Write;
+
+use crate::harness::gate::Running;
+use crate::harness::issuer::now;
+use crate::harness::message_signer::MessageSigner;
+use crate::harness::{Gate, Origin, Response};
+
+/// GitHub's documented example.
+const SECRET: &str = "It's a Secret to Everybody";
+const BODY: &str = "Hello, World!";
+const CODE: &str = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+
+struct Scene {
+    gate: Running,
+    origin: Origin,
+    signer: MessageSigner,
+}
+
+impl Scene {
+    /// Every path for the sender `hook` of these lines.
+    fn new(lines: &str) -> Self {
+        let origin = Origin::echo();
+        let gate = Gate::before(&origin);
+        let signer = MessageSigner::start(gate.directory());
+        let gate = gate
+            .environment("HOOK_SECRET", SECRET)
+            .environment("NEXT_SECRET", "the secret of next year")
+            .with(&format!("[signers.hook]\n{lines}\n"))
+            .with(
+                "[[blueprints]]\nname = \"hooks\"\nhosts = [\"app.example\"]\nupstream = \"legacy\"\n\
+                 [blueprints.auth]\nrequire = [\"signature\"]\nsigners = [\"hook\"]\n",
+            )
+            .start();
+        Self {
+            gate,
+            origin,
+            signer,
+        }
+    }
+
+    fn deliver(&self, fields: &[(&str, &str)], body: &str) -> Response {
+        self.gate.exchange(delivery(fields, body))
+    }
+
+    #[track_caller]
+    fn expect_refused(&self, what: &str, response: &Response, detail: &str) {
+        assert_eq!(response.status, 401, "{what}: {}", response.text());
+        let problem = response.problem();
+        assert_eq!(
+            problem["type"], "urn:portcullis:problem:signature-invalid",
+            "{what}"
+        );
+        assert_eq!(
+            response.headers("www-authenticate"),
+            ["Signature realm=\"app.example\""],
+            "{what}"
+        );
+        let id = problem["instance"].as_str().expect("an id");
+        let of = |line: &serde_json::Value| line["request_id"] == id;
+        let line = self.gate.proxy.await_access("the refusal", of);
+        assert_eq!(line["detail"], detail, "{what}: {line}");
+        assert!(line["enduser.id"].is_null(), "{what}: {line}");
+    }
+}
+
+fn delivery(fields: &[(&str, &str)], body: &str) -> String {
+    let mut text = "POST /hook HTTP/1.1\r\nHost: app.example\r\n".to_owned();
+    for (name, value) in fields {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    text + &format!("Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+const GITHUB: &str = "scheme = \"github\"\nsecret = [{ env = \"NEXT_SECRET\" }, { env = \"HOOK_SECRET\" }]\n\
+                      subject = \"octo\"\nroles = [\"hook\"]";
+
+#[test]
+fn the_documented_example_of_github_passes() {
+    let scene = Scene::new(GITHUB);
+    let fields = [
+        ("X-Hub-Signature-256", CODE),
+        (
+            "X-Hub-Signature",
+            "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59",
+        ),
+        ("X-GitHub-Event", "ping"),
+    ];
+    scene.deliver(&fields, BODY).expect(200);
+    let received = scene.origin.only_request();
+    assert_eq!(received.body, BODY.as_bytes());
+    assert_eq!(received.head.all("x-auth-subject"), ["octo"]);
+    assert_eq!(received.head.all("x-auth-roles"), ["hook"]);
+    assert_eq!(received.head.all("x-github-event"), ["ping"]);
+    assert!(received.head.all("x-hub-signature-256").is_empty());
+    assert!(received.head.all("x-hub-signature").is_empty());
+    let chunked = delivery(&fields, "").replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let chunked = chunked + "7\r\nHello, \r\n6\r\nWorld!\r\n0\r\n\r\n";
+    scene.gate.exchange(chunked).expect(200);
+}
+
+#[test]
+fn another_body_or_code_stays_here() {
+    let scene = Scene::new(GITHUB);
+    let field = [("X-Hub-Signature-256", CODE)];
+    for body in ["Hello, World", "hello, World!", ""] {
+        let response = scene.deliver(&field, body);
+        scene.expect_refused("another body", &response, "signature");
+    }
+    let other = scene.signer.code("the secret of last year", BODY);
+    let other = format!("sha256={other}");
+    let response = scene.deliver(&[("X-Hub-Signature-256", &other)], BODY);
+    scene.expect_refused("another secret", &response, "signature");
+    for fields in [
+        &[("X-Hub-Signature-256", "sha256=00")][..],
+        &[(
+            "X-Hub-Signature-256",
+            "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59",
+        )],
+        &[("X-Hub-Signature-256", CODE), ("X-Hub-Signature-256", CODE)],
+    ] {
+        let response = scene.deliver(fields, BODY);
+        assert_eq!(response.status, 400, "{fields:?}: {}", response.text());
+        assert_eq!(
+            response.problem()["type"],
+            "urn:portcullis:problem:invalid-request"
+        );
+    }
+    for fields in [
+        &[][..],
+        &[(
+            "X-Hub-Signature",
+            "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59",
+        )],
+    ] {
+        let response = scene.deliver(fields, BODY);
+        response.expect(401);
+        assert_eq!(
+            response.problem()["type"],
+            "urn:portcullis:problem:credentials-missing"
+        );
+    }
+    scene.origin.expect_untouched();
+    let next = scene.signer.code("the secret of next year", BODY);
+    let next = format!("sha256={next}");
+    scene
+        .deliver(&[("X-Hub-Signature-256", &next)], BODY)
+        .expect(200);
+}
+
+#[test]
+fn a_delivery_counts_once_where_that_is_asked_for() {
+    let scene = Scene::new(&format!("{GITHUB}\nonce = \"signature\""));
+    let named = |id| [("X-Hub-Signature-256", CODE), ("X-GitHub-Delivery", id)];
+    scene.deliver(&named("a"), BODY).expect(200);
+    let response = scene.deliver(&named("b"), BODY);
+    scene.expect_refused("the same again", &response, "replayed");
+    assert_eq!(scene.origin.requests().len(), 1);
+    let scene = Scene::new(&format!("{GITHUB}\nonce = \"delivery\""));
+    scene.deliver(&named("a"), BODY).expect(200);
+    let response = scene.deliver(&named("a"), BODY);
+    scene.expect_refused("the same name again", &response, "replayed");
+    let response = scene.deliver(&[("X-Hub-Signature-256", CODE)], BODY);
+    scene.expect_refused("no name", &response, "delivery-missing");
+    scene.deliver(&named("b"), BODY).expect(200);
+    assert_eq!(scene.origin.requests().len(), 2);
+}
+
+#[test]
+fn stripe_signs_a_time_and_the_body() {
+    let scene = Scene::new("scheme = \"stripe\"\nsecret = { env = \"HOOK_SECRET\" }");
+    let value = |time: i64, body: &str| {
+        let code = scene.signer.code(SECRET, &format!("{time}.{body}"));
+        let other = "0".repeat(64);
+        format!("t={time},v1={other},v1={code},v0={other}")
+    };
+    let deliver = |value: &str, body: &str| scene.deliver(&[("Stripe-Signature", value)], body);
+    let right = value(now(), BODY);
+    deliver(&right, BODY).expect(200);
+    assert_eq!(scene.origin.only_request().body, BODY.as_bytes());
+    scene.expect_refused("another body", &deliver(&right, "Hello"), "signature");
+    let moved = right.replacen(&format!("t={}", now()), &format!("t={}", now() + 1), 1);
+    if moved != right {
+        scene.expect_refused("another time", &deliver(&moved, BODY), "signature");
+    }
+    let old = value(now() - 301, BODY);
+    scene.expect_refused("five minutes ago", &deliver(&old, BODY), "too-old");
+    let ahead = value(now() + 90, BODY);
+    scene.expect_refused("ahead", &deliver(&ahead, BODY), "time-in-future");
+    assert_eq!(scene.origin.requests().len(), 1);
+}
+
+#[test]
+fn slack_sends_its_time_beside_the_code() {
+    let scene = Scene::new("scheme = \"slack\"\nsecret = { env = \"HOOK_SECRET\" }");
+    let deliver = |time: i64, signed: i64| {
+        let code = scene.signer.code(SECRET, &format!("v0:{signed}:{BODY}"));
+        let (code, time) = (format!("v0={code}"), time.to_string());
+        let fields = [
+            ("X-Slack-Signature", code.as_str()),
+            ("X-Slack-Request-Timestamp", time.as_str()),
+        ];
+        scene.deliver(&fields, BODY)
+    };
+    deliver(now(), now()).expect(200);
+    let old = now() - 301;
+    scene.expect_refused("five minutes ago", &deliver(old, old), "too-old");
+    let response = deliver(now(), old);
+    scene.expect_refused("an old one with a new time", &response, "signature");
+    assert_eq!(scene.origin.requests().len(), 1);
+}
+
+#[test]
+fn a_field_of_ones_own() {
+    let scene = Scene::new(
+        "scheme = \"hmac\"\nsecret = { env = \"HOOK_SECRET\" }\nheader = \"X-Shop-Hmac\"\nencoding = \"base64\"",
+    );
+    let code = scene.signer.code_in_base64(SECRET, BODY);
+    scene.deliver(&[("X-Shop-Hmac", &code)], BODY).expect(200);
+    let head = scene.origin.only_request().head;
+    assert_eq!(head.all("x-auth-subject"), ["hook"]);
+    assert!(head.all("x-shop-hmac").is_empty());
+    let response = scene.deliver(&[("X-Shop-Hmac", &code)], "Hello");
+    scene.expect_refused("another body", &response, "signature");
+}
+
+#[test]
+fn a_body_is_held_within_bounds_and_rights_count_after_it() {
+    let scene = Scene::new(GITHUB);
+    let long = "x".repeat((1 << 20) + 1);
+    let code = format!("sha256={}", scene.signer.code(SECRET, &long));
+    let response = scene.deliver(&[("X-Hub-Signature-256", &code)], &long);
+    response.expect(413);
+    scene.origin.expect_untouched();
+    let whole = &long[1..];
+    let code = format!("sha256={}", scene.signer.code(SECRET, whole));
+    scene
+        .deliver(&[("X-Hub-Signature-256", &code)], whole)
+        .expect(200);
+    assert_eq!(scene.origin.only_request().body.len(), 1 << 20);
+}
