@@ -58,6 +58,11 @@ fn a_canonical_request_of_aws_is_its_own_form() {
     replay("sigv4", properties::sigv4::hold);
 }
 
+#[test]
+fn a_signature_base_says_what_a_signature_covers() {
+    replay("http_signature", properties::http_signature::hold);
+}
+
 /// The targets compare with the parsers that the program has, so both lock files must name the same ones.
 #[test]
 fn the_fuzz_targets_have_the_parsers_of_the_program() {

@@ -7,6 +7,7 @@ pub mod chunked;
 pub mod cookie;
 pub mod forwarded;
 pub mod head;
+pub mod http_signature;
 mod messages;
 mod parser;
 pub mod sigv4;

@@ -53,7 +53,7 @@ pub fn hold(data: &[u8]) {
     }
 }
 
-fn read(data: &[u8]) -> Option<(Method, Target, HeaderMap)> {
+pub(super) fn read(data: &[u8]) -> Option<(Method, Target, HeaderMap)> {
     let text = std::str::from_utf8(data).ok()?;
     let (first, fields) = text.split_once('\n').unwrap_or((text, ""));
     let (method, target) = first.split_once(' ')?;
