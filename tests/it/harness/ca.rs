@@ -8,6 +8,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The authority, and the directory its files are written to.
@@ -25,6 +26,17 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// Reads a leaf that another program issued into these PEM files.
+    pub fn read(cert: PathBuf, key: PathBuf) -> Self {
+        let key_pem = std::fs::read_to_string(&key).expect("a key file");
+        Self {
+            cert_der: CertificateDer::from_pem_file(&cert).expect("a certificate file"),
+            key_pair: KeyPair::from_pem(&key_pem).expect("a PKCS#8 key"),
+            cert,
+            key,
+        }
+    }
+
     /// The section that has the proxy serve it.
     pub fn section(&self) -> String {
         format!(

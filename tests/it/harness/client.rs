@@ -72,6 +72,15 @@ impl TlsOptions {
         Self::with(ca, sni, rustls::DEFAULT_VERSIONS, Some(leaf))
     }
 
+    /// Presents a client certificate over one version.
+    pub fn presenting_over(
+        ca: &Ca,
+        leaf: &Leaf,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Self {
+        Self::with(ca, "app.example", &[version], Some(leaf))
+    }
+
     /// The same configuration (and its resumption store) with another server name.
     pub fn asking_for(&self, sni: &str) -> Self {
         Self {

@@ -12,6 +12,7 @@ pub mod h2origin;
 pub mod issuer;
 pub mod message;
 pub mod message_signer;
+pub mod openssl;
 pub mod origin;
 pub mod process;
 pub mod prover;
