@@ -7,7 +7,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`wire`] | HTTP words: host, path, bodies, cookies, forwarding headers, [refusals](wire::halt) |
-//! | [`crypto`] | random bytes, hashes, secrets, trust anchors |
+//! | [`crypto`] | random bytes, hashes, secrets, certificates, trust anchors |
 //! | [`config`] | the file: values with places, problems, declared sections; knows no policy |
 //! | [`observe`] | access lines, metrics, the program's own log |
 //! | [`exchange`] | the one context of a request: facts as plain data |

@@ -49,6 +49,9 @@ pub struct ExplainArgs {
     /// Send the token in this file as a bearer token; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
+    /// Show the client certificate in this PEM file, followed by those that belong to its chain
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// Address that the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
     from: IpAddr,

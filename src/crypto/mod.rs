@@ -1,8 +1,10 @@
-//! Random bytes, hashes, authentication codes, secrets and signing keys.
+//! Random bytes, hashes, authentication codes, secrets and signing keys, and what certificates say.
 
+pub mod certificate;
 pub mod digest;
 pub mod hex;
 pub mod mac;
+pub mod distinguished_name;
 pub mod rng;
 pub mod secret;
 pub mod signing;

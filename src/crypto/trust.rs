@@ -8,6 +8,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::certificate::Certificate;
+use super::distinguished_name::DistinguishedName;
+
 /// The one provider of TLS cryptography, shared by every configuration.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
@@ -32,18 +35,28 @@ pub fn system_roots() -> &'static RootCertStore {
 /// # Errors
 /// The file is unreadable, malformed or holds no certificate; in words.
 pub fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let mut found = false;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
-        roots
-            .add(certificate.map_err(|error| error.to_string())?)
-            .map_err(|error| error.to_string())?;
-        found = true;
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    add_pem(roots, &pem).map(drop)
+}
+
+/// Adds the certificates of a PEM text; gives their names.
+///
+/// # Errors
+/// It is malformed or holds no certificate; in words.
+pub fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<Vec<DistinguishedName>, String> {
+    let mut names = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let der = certificate.map_err(|error| error.to_string())?;
+        names.push(
+            Certificate::parse(&der)
+                .map_or_else(|_| DistinguishedName::default(), |facts| facts.subject),
+        );
+        roots.add(der).map_err(|error| error.to_string())?;
     }
-    if found {
-        Ok(())
-    } else {
-        Err("no certificate in it".to_owned())
+    if names.is_empty() {
+        return Err("no certificate in it".to_owned());
     }
+    Ok(names)
 }
 
 /// A client that trusts these authorities and offers one protocol, such as `http/1.1` (RFC 7301).

@@ -7,7 +7,7 @@ use std::{
 
 use http::HeaderMap;
 
-use super::{hints::Hints, last_token::LastToken};
+use super::{client_certificate::ClientCertificate, hints::Hints, last_token::LastToken};
 use crate::wire::{
     forwarded::{Client, Introduction, Scheme},
     host::{Authority, HostError, HostPattern},
@@ -45,6 +45,8 @@ pub struct Tls {
     pub version: &'static str,
     /// Names of the certificate that was served.
     pub names: Arc<[HostPattern]>,
+    /// What the client proved to hold, where it was asked for a certificate and has one.
+    pub client: Option<Box<ClientCertificate>>,
 }
 
 impl Connection {
@@ -58,6 +60,11 @@ impl Connection {
             asked: Mutex::new(None),
             told: Mutex::new(None),
         }
+    }
+
+    /// The certificate of the client, if TLS ends here and it has one.
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.tls.as_ref()?.client.as_deref()
     }
 
     /// Reads a `Host` or `:authority`; one that was sent before in its normal form is not read again.

@@ -16,6 +16,7 @@ use crate::wire::{
 };
 
 pub mod body_check;
+pub mod client_certificate;
 pub mod connection;
 pub mod hints;
 pub mod last_token;

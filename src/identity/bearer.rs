@@ -1,8 +1,8 @@
 //! Bearer tokens: from the `Authorization` header to a verified principal (RFC 6750, RFC 7519, RFC 8725, RFC 9068).
 //!
 //! A token is first looked for among the verified ones by the hash of the whole of it; only a new token is taken apart. Its
-//! unverified `iss` picks the one issuer that may have signed it, never "try them all". Sender-constrained tokens (`cnf`)
-//! are refused here: sent as plain bearer they would lose their protection. What a route demands of the principal is policy.
+//! unverified `iss` picks the one issuer that may have signed it, never "try them all". What a token is bound to (`cnf`) is
+//! read here; whether the caller holds it is asked by policy, with every request, as is what a route demands.
 
 use std::sync::Arc;
 use std::time::Duration;

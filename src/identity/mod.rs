@@ -1,13 +1,14 @@
-//! Who is asking: claims, key sets, bearer tokens, API keys, signatures of requests.
+//! Who is asking: claims, key sets, bearer tokens, API keys, client certificates, signatures of requests.
 //!
 //! `bearer` makes a principal of the token that `credential` found; `issuer` holds `rules`, keys, verified tokens and
-//! `counts`; `jws` and `claims` read the token, `jwks` the keys, `fetch` brings them. `dpop` checks the `proof`
-//! that a token is its caller's own, by the `thumbprint` of the key that it is bound to. `statement` is what backends are told.
+//! `counts`; `jws`, `claims` and `confirmation` read the token, `jwks` the keys, `fetch` brings them. `dpop` checks the `proof`
+//! that a token is its caller's own, by the `thumbprint` of the key that it is bound to. `certificate` reads that of a connection. `statement` is what backends are told.
 //! `signer` is whoever signs requests, `message` what is signed; `sigv4`, `http_signature` and `webhook` are ways of
 //! signing, `once` what of them may be used once.
 
 pub mod api_key;
 pub mod bearer;
+pub mod certificate;
 pub mod claims;
 mod confirmation;
 mod counts;

@@ -1,14 +1,19 @@
 //! From a normal request to an [`Admitted`] one: the redirect to https, the route, the policies.
 
+use std::time::Instant;
+
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header, header::HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version, header, header::HeaderValue};
 
 use super::{normalise::Arrival, proof, record::Recording, worker::Worker};
 use crate::{
-    exchange::{Exchange, Scheme},
+    exchange::{
+        Exchange, Scheme,
+        client_certificate::{ClientCertificate, Distrust},
+    },
     policy::{self, conditions, cors},
     snapshot::{Route, Snapshot, router::Found, server::Clear, trie::RouteId},
-    state::load::Pressure,
+    state::{clock, load::Pressure},
     wire::halt::{Halt, Reason, Refusal, Reply, Stage},
 };
 
@@ -114,6 +119,12 @@ async fn identify<'a>(
     exchange: &mut Exchange,
     met: &mut Option<RouteId>,
 ) -> Result<&'a Route, Halt> {
+    if let Some(certificate) = exchange.connection.client_certificate()
+        && let Err(why) = still_holds(snapshot, certificate, exchange.started)
+    {
+        policy::admit_unrouted(&snapshot.unrouted, exchange)?;
+        return Err(distrusted(why, exchange.version()));
+    }
     if let Some(reply) = redirect(snapshot, exchange) {
         policy::admit_unrouted(&snapshot.unrouted, exchange)?;
         exchange.note(Stage::Route, || "in clear: sent to https".to_owned());
@@ -149,6 +160,37 @@ async fn identify<'a>(
     *met = Some(id);
     policy::admit(&route.policies, exchange).await?;
     Ok(route)
+}
+
+/// Connections outlive reloads and the certificates of their clients: whatever is asked on one whose certificate holds no
+/// more is refused, as its handshake would be.
+fn still_holds(
+    snapshot: &Snapshot,
+    certificate: &ClientCertificate,
+    started: Instant,
+) -> Result<(), Distrust> {
+    let Some(clients) = snapshot.tls.as_ref().and_then(|tls| tls.clients.as_ref()) else {
+        // No client is asked any more, so no route asks for one.
+        return Ok(());
+    };
+    let now = clock::unix_seconds_at(started);
+    clients.thing.judge(certificate, now)
+}
+
+/// The connection ends with the answer, so that the client is told by the next handshake.
+fn distrusted(why: Distrust, version: Version) -> Halt {
+    let (reason, detail) = match why {
+        Distrust::Expired => (Reason::CertificateExpired, "expired"),
+        Distrust::Revoked => (Reason::CertificateRevoked, "revoked"),
+        Distrust::RevocationUnknown => (Reason::CertificateUnknown, "revocation-unknown"),
+        Distrust::Untrusted => (Reason::CertificateUnknown, "authority"),
+    };
+    let refusal = Refusal::new(Stage::Authn, reason).detail(detail);
+    if version <= Version::HTTP_11 {
+        let close = HeaderValue::from_static("close");
+        return refusal.with(header::CONNECTION, close).into();
+    }
+    refusal.into()
 }
 
 /// A listener in clear sends everybody to https.

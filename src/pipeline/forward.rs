@@ -191,6 +191,7 @@ fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
     {
         headers.insert(X_PORTCULLIS_IDENTITY, statement);
     }
+    route.policies.authn.introduce(exchange, headers);
     if let Some(principal) = &exchange.principal {
         let identity = &principal.headers;
         for (name, value) in [

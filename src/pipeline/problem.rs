@@ -270,7 +270,12 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::OriginDenied | Reason::MethodDeniedForOrigin | Reason::HeaderDeniedForOrigin => {
             "The operator lists what other origins may do."
         }
-        Reason::RoleMissing
+        Reason::CertificateMissing => "Connect with a client certificate.",
+        Reason::CertificateExpired | Reason::CertificateRevoked => {
+            "Get a new certificate and connect with it."
+        }
+        Reason::CertificateUnknown
+        | Reason::RoleMissing
         | Reason::PermissionMissing
         | Reason::ScopeMissing
         | Reason::ConditionFailed => "Ask the operator for access.",

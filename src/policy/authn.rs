@@ -9,6 +9,7 @@
 
 mod api_key;
 mod bearer;
+mod mtls;
 mod possession;
 mod signature;
 
@@ -16,10 +17,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header, response::Parts};
 
-pub use self::{api_key::KeyBook, signature::SignerBook};
+pub use self::{api_key::KeyBook, mtls::CertificateBook, signature::SignerBook};
 use self::{
     api_key::{ApiKeys, KeyHeader},
     bearer::Bearer,
+    mtls::Mtls,
     possession::Possession,
     signature::Signature,
 };
@@ -41,6 +43,9 @@ use crate::{
     },
 };
 
+/// The certificate of the client (RFC 9440 §2.2).
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+
 /// `[….auth]`
 pub static SECTION: Section = Section {
     name: "auth",
@@ -48,7 +53,7 @@ pub static SECTION: Section = Section {
     keys: &[
         Key::new(
             "require",
-            Kind::List(&Kind::Choice(&["signature", "bearer", "api_key"])),
+            Kind::List(&Kind::Choice(&["signature", "bearer", "api_key", "mtls"])),
             "any of these identifies the caller",
             "",
         ),
@@ -75,6 +80,18 @@ pub static SECTION: Section = Section {
             Kind::HeaderName,
             "header that carries the key",
             "\"X-API-Key\"",
+        ),
+        Key::new(
+            "certificates",
+            Kind::OneOrMany(&Kind::String),
+            "names of [client_certificates.NAME] that count",
+            "",
+        ),
+        Key::new(
+            "forward_certificate",
+            Kind::Bool,
+            "tell the backend the client's certificate in Client-Cert (RFC 9440)",
+            "false",
         ),
         Key::new(
             "forward_token",
@@ -152,6 +169,10 @@ pub struct Books {
     pub proofs: Arc<Proofs>,
     /// `[signers.NAME]`
     pub signers: SignerBook,
+    /// `[client_certificates.NAME]`
+    pub certificates: CertificateBook,
+    /// Whether the file has `tls.client_ca`.
+    pub asks_for_certificates: bool,
 }
 
 /// The compiled policy.
@@ -174,6 +195,8 @@ pub struct Required {
     concealed_key: Option<HeaderName>,
     /// What gives callers the nonce for their next proof, where an issuer asks for nonces.
     nonces: Option<Arc<Proofs>>,
+    /// Whether the backend is told the certificate of the client.
+    forward_certificate: bool,
     mode: Mode,
     /// The protected resource that refusals point to.
     resource: Option<Arc<Resource>>,
@@ -190,6 +213,8 @@ pub enum Means {
     Bearer(Bearer),
     /// A key in a header of its own.
     ApiKey(ApiKeys),
+    /// The certificate of the connection.
+    Mtls(Mtls),
 }
 
 /// Who asks; `None` where the request brings nothing of that kind.
@@ -242,7 +267,7 @@ impl Authn {
             .iter()
             .find_map(|means| match means {
                 Means::Bearer(bearer) => Some(bearer.issuers.as_slice()),
-                Means::Signature(_) | Means::ApiKey(_) => None,
+                Means::Signature(_) | Means::ApiKey(_) | Means::Mtls(_) => None,
             })
             .unwrap_or_default()
     }
@@ -255,7 +280,7 @@ impl Authn {
         };
         let quota = required.means.iter().find_map(|means| match means {
             Means::ApiKey(keys) => keys.quota(place),
-            Means::Signature(_) | Means::Bearer(_) => None,
+            Means::Signature(_) | Means::Bearer(_) | Means::Mtls(_) => None,
         });
         quota.map(|quota| (quota, required.mode))
     }
@@ -301,6 +326,18 @@ impl Authn {
             if let Some(name) = &required.concealed_key {
                 names::strip_alike(headers, name);
             }
+        }
+    }
+
+    /// Tells the backend the certificate of the client where the file says so. What a client sends under that name is gone
+    /// before.
+    pub fn introduce(&self, exchange: &Exchange, headers: &mut HeaderMap) {
+        if let Self::Required(required) = self
+            && required.forward_certificate
+            && let Some(certificate) = exchange.connection.client_certificate()
+            && let Some(value) = certificate.header()
+        {
+            headers.insert(CLIENT_CERT, value);
         }
     }
 }
@@ -356,6 +393,7 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
             .map(|header| header.name.clone()),
         concealed,
         nonces: possession.and_then(Possession::nonces).cloned(),
+        forward_certificate: forward_certificate(&reader, books),
         means,
         mode,
         resource: protected_resource::read(&reader),
@@ -383,6 +421,18 @@ fn concealed(
     fields
 }
 
+fn forward_certificate(reader: &Reader<'_>, books: &Books) -> bool {
+    let forward = reader.get("forward_certificate").unwrap_or(false);
+    if forward && !books.asks_for_certificates {
+        reader.error(
+            "forward_certificate",
+            "the file asks no client for a certificate",
+            Some("add `client_ca` to `[tls]`".into()),
+        );
+    }
+    forward
+}
+
 /// What `require` names, in the order in which it is looked for.
 fn means(
     require: &[String],
@@ -399,6 +449,10 @@ fn means(
     }
     if let Some(header) = key_header {
         means.push(Means::ApiKey(api_key::compile(reader, books, header)));
+    }
+    if named("mtls") {
+        let alone = means.is_empty();
+        means.push(Means::Mtls(mtls::compile(reader, books, alone)));
     }
     means.into()
 }
@@ -498,6 +552,7 @@ impl Means {
             Self::Signature(signature) => signature.explain(),
             Self::Bearer(bearer) => bearer.explain(),
             Self::ApiKey(keys) => keys.explain(),
+            Self::Mtls(mtls) => mtls.explain(),
         }
     }
 
@@ -507,6 +562,8 @@ impl Means {
             Self::Signature(signature) => signature.is_brought(exchange),
             Self::Bearer(bearer) => bearer.is_brought(exchange),
             Self::ApiKey(keys) => keys.is_brought(exchange),
+            // The connection has it, whatever is asked on it.
+            Self::Mtls(_) => false,
         }
     }
 
@@ -515,6 +572,7 @@ impl Means {
             Self::Signature(signature) => signature.identify(exchange),
             Self::Bearer(bearer) => bearer.identify(exchange).await,
             Self::ApiKey(keys) => keys.identify(exchange),
+            Self::Mtls(mtls) => mtls.identify(exchange),
         }
     }
 
@@ -524,6 +582,7 @@ impl Means {
             Self::Signature(signature) => signature.challenge(refusal, exchange),
             Self::Bearer(bearer) => bearer.challenge(refusal, exchange),
             Self::ApiKey(keys) => keys.challenge(refusal, exchange),
+            Self::Mtls(_) => refusal,
         }
     }
 
@@ -531,7 +590,7 @@ impl Means {
     fn possession(&self) -> Option<&Possession> {
         match self {
             Self::Bearer(bearer) => bearer.possession.as_deref(),
-            Self::Signature(_) | Self::ApiKey(_) => None,
+            Self::Signature(_) | Self::ApiKey(_) | Self::Mtls(_) => None,
         }
     }
 }

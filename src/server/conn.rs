@@ -25,7 +25,11 @@ use super::{
     tunnels,
 };
 use crate::{
-    exchange::connection::{Connection, Tls},
+    crypto::certificate::Unreadable,
+    exchange::{
+        client_certificate::ClientCertificate,
+        connection::{Connection, Tls},
+    },
     observe::metrics::ConnectionState,
     pipeline::{self, body::AnswerBody, rescue::rescue, worker::Worker},
     snapshot::server::Limits,
@@ -90,9 +94,20 @@ where
     };
     let names = Arc::clone(&rules.certificates.pick(session.server_name()).names);
     let h2 = session.alpn_protocol() == Some(b"h2");
+    // What cannot be read must not pass for no certificate.
+    let Ok(client) = client_certificate(session) else {
+        return;
+    };
+    if let (Some(trust), Some(client)) = (&rules.clients, &client) {
+        trust.thing.let_in(client);
+    }
     drop(snapshot);
     gauge.move_to(ConnectionState::Open);
-    let tls = Tls { version, names };
+    let tls = Tls {
+        version,
+        names,
+        client,
+    };
     let connection = Arc::new(Connection::new(guest.peer, Some(tls)));
     let seat = Seat {
         counted: guest.counted,
@@ -105,6 +120,18 @@ where
     } else {
         http1::serve(desk, stream).await;
     }
+}
+
+/// What the client proved to hold: in this handshake, or in the one of the session that it resumes.
+fn client_certificate(
+    session: &rustls::ServerConnection,
+) -> Result<Option<Box<ClientCertificate>>, Unreadable> {
+    let Some(chain) = session.peer_certificates() else {
+        return Ok(None);
+    };
+    ClientCertificate::new(chain.to_vec())
+        .map(Box::new)
+        .map(Some)
 }
 
 /// The handshake. A session is large and is handed on several times, so it is boxed here; so should be this future,

@@ -152,15 +152,17 @@ fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
         .tls
         .iter()
         .flat_map(|tls| tls.certificates.all());
+    let certificates = certificates.map(|certificate| {
+        let end = u64::try_from(certificate.not_after).unwrap_or(0);
+        (certificate.label.clone(), end)
+    });
+    let clients = compiled.snapshot.tls.as_ref();
+    let clients = clients.and_then(|tls| tls.clients.as_ref());
+    let lists = clients.map_or(&[][..], |clients| clients.thing.lists());
+    let ends = certificates.chain(lists.iter().cloned());
     survivors
         .metrics
-        .set_certificates(certificates.map(|certificate| {
-            let end = u64::try_from(certificate.not_after).unwrap_or(0);
-            (
-                certificate.label.clone(),
-                UNIX_EPOCH + Duration::from_secs(end),
-            )
-        }));
+        .set_certificates(ends.map(|(name, end)| (name, UNIX_EPOCH + Duration::from_secs(end))));
 }
 
 fn reading(issuer: &Issuer) -> IssuerReading {

@@ -3,9 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Snapshot, api_keys, document, identity, issuers, routes,
+    Snapshot, api_keys, client_certificates, document, identity, issuers, routes,
     routes::Parts,
-    server, signers,
+    server::{self, Limits},
+    signers,
     survivors::{EndpointRules, Survivors},
     tls, upstreams,
 };
@@ -76,6 +77,10 @@ impl Compiled {
         survivors
             .certificates
             .keep(tls.map_or(&[], |tls| &tls.kept));
+        let trust = tls.and_then(|tls| tls.clients.as_ref());
+        survivors
+            .client_trust
+            .keep(trust.map_or(&[], std::slice::from_ref));
         survivors.issuers.keep(self.issuers.clone())
     }
 }
@@ -98,15 +103,14 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         roles: roles::compile(&root),
         proofs: Arc::clone(&survivors.proofs),
         signers: signers.book,
+        certificates: client_certificates::compile(&root),
+        asks_for_certificates: root.section("tls").has("client_ca"),
     };
     let parts = Parts {
         clusters: &upstreams.clusters,
         books: &books,
         survivors,
-        listener: Listener {
-            body_bytes: server.limits.body.bytes,
-            spool_bytes: server.limits.spool_bytes,
-        },
+        listener: listener(&server.limits),
     };
     let routes = routes::compile(&root, &parts);
     let tls = tls::compile(&root, &routes.hosts, survivors);
@@ -142,4 +146,12 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         statements: identity.statements,
         replays: signers.replays,
     })
+}
+
+/// What routes may not go beyond.
+fn listener(limits: &Limits) -> Listener {
+    Listener {
+        body_bytes: limits.body.bytes,
+        spool_bytes: limits.spool_bytes,
+    }
 }

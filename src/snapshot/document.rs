@@ -2,6 +2,7 @@
 
 use super::{
     api_keys::API_KEY,
+    client_certificates::CLIENT_CERTIFICATE,
     identity::IDENTITY,
     sections::{ADMIN, ISSUER, LOG, SERVER, TLS},
     signer_section::SIGNER,
@@ -64,6 +65,12 @@ pub static ROOT: Section = Section {
             "signers",
             Kind::NamedTables(&SIGNER),
             "who signs requests",
+            "",
+        ),
+        Key::new(
+            "client_certificates",
+            Kind::NamedTables(&CLIENT_CERTIFICATE),
+            "client certificates that count, and whom they mean",
             "",
         ),
         Key::new(

@@ -5,6 +5,8 @@
 
 pub mod api_keys;
 pub mod certificates;
+pub mod client_certificates;
+pub mod client_trust;
 pub mod compile;
 pub mod document;
 mod dpop;

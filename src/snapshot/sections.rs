@@ -218,6 +218,18 @@ pub static TLS: Section = Section {
             "whether a client must show a certificate",
             "\"required\"",
         ),
+        Key::new(
+            "client_crl",
+            Kind::OneOrMany(&Kind::Path),
+            "revocations, PEM: a list of every authority in a chain, else its certificates are refused",
+            "",
+        ),
+        Key::new(
+            "client_crl_expired",
+            Kind::Choice(&["refuse", "accept"]),
+            "what becomes of certificates whose list of revocations is out of date",
+            "\"refuse\"",
+        ),
     ],
 };
 

@@ -8,7 +8,7 @@ use std::{
 
 use rustls::server::ProducesTickets;
 
-use super::certificates::Certificate;
+use super::{certificates::Certificate, client_trust::ClientTrust};
 use crate::{
     config::ServerUrl,
     crypto::digest::Sha256,
@@ -45,6 +45,8 @@ pub struct Survivors {
     pub spool: Arc<Spool>,
     /// What of signatures was used up, by signer.
     pub replays: Registry<OnceRules, Used>,
+    /// Who judges client certificates, by the digest of what its files held.
+    pub client_trust: Registry<Sha256, ClientTrust>,
     /// Makes bucket keys.
     pub hasher: KeyHasher,
     /// Counters.
@@ -83,6 +85,7 @@ impl Survivors {
             certificates: Registry::default(),
             spool: Arc::default(),
             replays: Registry::default(),
+            client_trust: Registry::default(),
             hasher: KeyHasher::new(),
             metrics: Arc::new(metrics),
             workers,

@@ -6,13 +6,14 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    ServerConfig, SupportedProtocolVersion,
+    server::danger::ClientCertVerifier,
     version::{TLS12, TLS13},
 };
 
 use super::{
     certificates::{self, Certificate, Certificates, Files},
+    client_trust::{self, NamedTrust},
     survivors::Survivors,
 };
 use crate::{
@@ -32,6 +33,8 @@ pub struct TlsRules {
     pub config: Arc<ServerConfig>,
     /// The certificates, to know which one was served.
     pub certificates: Arc<Certificates>,
+    /// Who judges client certificates; `None` where no client is asked for one.
+    pub clients: Option<NamedTrust>,
     /// Files to watch.
     pub files: Vec<PathBuf>,
     /// The certificates by their file, to be taken over by the next snapshot where the files stay as they are.
@@ -71,11 +74,13 @@ pub fn compile(
     };
     warn_of_gaps(&reader, &certificates, hosts);
     let certificates = Arc::new(certificates);
-    let verifier = client_verifier(&reader, &mut files)?;
+    let clients = client_trust::compile(&reader, &mut files, survivors)?;
+    let verifier = clients.as_ref().map(|clients| clients.thing.verifier());
     let config = assemble(&reader, Arc::clone(&certificates), verifier, survivors)?;
     Some(TlsRules {
         config: Arc::new(config),
         certificates,
+        clients,
         files,
         kept,
     })
@@ -167,51 +172,6 @@ fn warn_of_gaps(reader: &Reader<'_>, certificates: &Certificates, hosts: &[(Host
                 format!("no certificate covers `{host}`"),
                 Some("requests for it are answered with 421".into()),
             );
-        }
-    }
-}
-
-/// Who may connect: `None` in `Some` is anybody.
-#[expect(
-    clippy::option_option,
-    reason = "the outer one is an error that was reported, the inner one is the setting"
-)]
-fn client_verifier(
-    reader: &Reader<'_>,
-    files: &mut Vec<PathBuf>,
-) -> Option<Option<Arc<dyn ClientCertVerifier>>> {
-    let Some(path) = reader.path("client_ca") else {
-        if reader.has("client_auth") {
-            reader.error(
-                "client_auth",
-                "client certificates need `client_ca`",
-                Some("a PEM file with the authorities to accept".into()),
-            );
-        }
-        return Some(None);
-    };
-    let mut roots = RootCertStore::empty();
-    if let Err(why) = trust::add(&mut roots, &path) {
-        reader.error(
-            "client_ca",
-            format!("cannot read certificates from `{}`: {why}", path.display()),
-            None,
-        );
-        return None;
-    }
-    files.push(path);
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), trust::provider());
-    let optional = reader.get::<String>("client_auth").as_deref() == Some("optional");
-    let builder = if optional {
-        builder.allow_unauthenticated()
-    } else {
-        builder
-    };
-    match builder.build() {
-        Ok(verifier) => Some(Some(verifier)),
-        Err(error) => {
-            reader.error("client_ca", error.to_string(), None);
-            None
         }
     }
 }

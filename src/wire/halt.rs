@@ -138,6 +138,10 @@ reasons! {
     ProofInvalid = "proof-invalid", 401, "The proof that the token is the caller's own is not valid";
     ProofNonceMissing = "proof-nonce-missing", 401, "The proof that the token is the caller's own needs a fresh nonce";
     SignatureInvalid = "signature-invalid", 403, "The signature is not valid";
+    CertificateMissing = "certificate-missing", 403, "This resource needs a client certificate";
+    CertificateUnknown = "certificate-unknown", 403, "The client certificate is not one that may use this resource";
+    CertificateExpired = "certificate-expired", 403, "The client certificate has expired";
+    CertificateRevoked = "certificate-revoked", 403, "The client certificate has been revoked";
     NetworkDenied = "network-denied", 403, "This address may not use this resource";
     OriginDenied = "origin-denied", 403, "This origin may not use this resource";
     MethodDeniedForOrigin = "cors-method-denied", 403, "This method is not allowed across origins";

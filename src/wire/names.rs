@@ -317,6 +317,35 @@ mod tests {
     }
 
     #[test]
+    fn what_says_who_showed_a_certificate() {
+        for name in [
+            "Client-Cert",
+            "Client-Cert-Chain",
+            "client_cert",
+            "X-Client-Cert",
+            "X-Client-Certificate",
+            "X-Client-DN",
+            "X-Client-Verify",
+            "X-SSL-Client-Cert",
+            "X-SSL-Client-S-DN",
+            "X-SSL-Client-Verify",
+            "X_SSL_CLIENT_VERIFY",
+            "SSL-Client-Cert",
+            "Ssl_Client_Verify",
+            "X-Forwarded-Client-Cert",
+            "X-Forwarded-Tls-Client-Cert",
+            "X-Forwarded-Tls-Client-Cert-Info",
+            "X-ARR-ClientCert",
+            "X-Amzn-Mtls-Clientcert",
+            "X-Amzn-Mtls-Clientcert-Leaf",
+            "X-TLS-Client-Cert",
+            "X-SPIFFE-ID",
+        ] {
+            assert!(is_reserved(name), "{name}");
+        }
+    }
+
+    #[test]
     fn a35_the_proxy_header_is_reserved() {
         assert!(is_reserved("Proxy"));
     }

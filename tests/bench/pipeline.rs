@@ -186,6 +186,7 @@ impl Asked {
         let facts = Tls {
             version: "1.3",
             names,
+            client: None,
         };
         Self {
             connection: connection(facts),
@@ -483,6 +484,7 @@ fn authn_by_digest(rig: &Rig, times: usize) {
     let facts = || Tls {
         version: "1.3",
         names: Arc::clone(names),
+        client: None,
     };
     let fresh = supply(|| connection(facts()));
     rig.runtime.block_on(async {

@@ -16,6 +16,7 @@ mod bans;
 mod bearer;
 mod browser;
 mod cli;
+mod client_certificates;
 mod conditions;
 mod config;
 mod corpus;

@@ -9,9 +9,14 @@ use std::{
 
 use http::{HeaderName, Method, Request, Uri, Version, header::HeaderValue, request::Parts};
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
 use super::ExplainArgs;
 use crate::{
-    exchange::connection::{Connection, Tls},
+    exchange::{
+        client_certificate::ClientCertificate,
+        connection::{Connection, Tls},
+    },
     server::{
         refusal::{self, Refused},
         screen::{Screen, ScreenLimits},
@@ -33,6 +38,8 @@ pub(super) struct Asked {
     fields: Vec<(HeaderName, HeaderValue)>,
     pub(super) token: Option<String>,
     pub(super) from: IpAddr,
+    /// Client certificate, leaf first.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,6 +89,10 @@ impl Asked {
             fields,
             token,
             from: args.from,
+            chain: args
+                .certificate
+                .as_deref()
+                .map_or(Ok(Vec::new()), read_chain)?,
         })
     }
 
@@ -149,6 +160,20 @@ impl Asked {
         Ok(request.into_parts().0)
     }
 
+    /// What the client would show, if the file asks for it.
+    fn client_certificate(&self, snapshot: &Snapshot) -> Option<Box<ClientCertificate>> {
+        let asks = snapshot
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.clients.is_some());
+        if !asks || self.chain.is_empty() {
+            return None;
+        }
+        ClientCertificate::new(self.chain.clone())
+            .ok()
+            .map(Box::new)
+    }
+
     /// The connection it would come on, and the certificate that is served on it.
     pub(super) fn connection(&self, snapshot: &Snapshot) -> (Arc<Connection>, Option<String>) {
         let tls = snapshot
@@ -159,6 +184,7 @@ impl Asked {
         let facts = certificate.map(|certificate| Tls {
             version: "1.3",
             names: Arc::clone(&certificate.names),
+            client: self.client_certificate(snapshot),
         });
         let connection = Connection::new(SocketAddr::new(self.from, 0), facts);
         let label = match (self.scheme, certificate) {
@@ -170,6 +196,16 @@ impl Asked {
         };
         (Arc::new(connection), label)
     }
+}
+
+/// The chain of a PEM file; whether it holds is asked of the stages.
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bad = |why: String| format!("cannot read a certificate from `{}`: {why}", path.display());
+    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| bad(error.to_string()))?;
+    let read = ClientCertificate::new(chain.clone());
+    read.map(|_| chain).map_err(|error| bad(error.to_string()))
 }
 
 fn no_url(text: &str) -> String {

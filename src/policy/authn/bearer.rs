@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     config::{OneOrMany, Reader},
+    crypto::digest::Sha256,
     exchange::{
         Exchange,
         principal::{Binding, Principal},
@@ -157,6 +158,14 @@ impl Bearer {
             (None, Scheme::Bearer, Some(possession)) if !possession.is_required_of(&principal) => {
                 Ok(Some(principal))
             }
+            (Some(Binding::Certificate(thumbprint)), Scheme::Bearer, possession)
+                if shows(exchange, thumbprint)
+                    && possession
+                        .as_ref()
+                        .is_none_or(|possession| !possession.is_required_of(&principal)) =>
+            {
+                Ok(Some(principal))
+            }
             (Some(Binding::Key(key)), Scheme::Dpop, Some(possession)) => possession
                 .check(exchange, (&principal, key), shown.token)
                 .map(|()| Some(principal)),
@@ -194,6 +203,14 @@ impl Bearer {
         };
         possession.challenge(refusal, exchange, None)
     }
+}
+
+/// Whether the client proved in the handshake that it holds the certificate with this thumbprint (RFC 8705 §3).
+fn shows(exchange: &Exchange, thumbprint: &Sha256) -> bool {
+    exchange
+        .connection
+        .client_certificate()
+        .is_some_and(|shown| shown.facts.fingerprint == *thumbprint)
 }
 
 /// 400: the credentials cannot be read without guessing.
