@@ -21,6 +21,14 @@ use crate::{
     },
 };
 
+/// How many seconds a proof is remembered longer than it is accepted. Requests are checked side by side, each by its own
+/// reading of the clock: one that reads later, or a clock that is set back, must not let a proof be forgotten for one that
+/// still takes it.
+const GRACE: u64 = 60;
+
+/// The fewest proofs that may be remembered of one key, room for them given.
+const LEAST_SHARE: usize = 1000;
+
 /// What a request and its token demand of the proof.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand<'a> {
@@ -30,7 +38,7 @@ pub struct Demand<'a> {
     pub token: &'a [u8],
     /// The thumbprint of the key that the token is bound to.
     pub key: &'a Sha256,
-    /// Unix seconds.
+    /// Unix seconds at the check itself.
     pub now: u64,
 }
 
@@ -73,7 +81,12 @@ impl Proofs {
             return Err(ProofError::Signature);
         }
         let name = sha256(&[demand.key, proof.id.as_bytes()].concat());
-        match self.seen.see(&name, until, (demand.now, rules.entries)) {
+        let holder = (demand.key, share(rules.entries));
+        let room = (demand.now, rules.entries);
+        let seen = self
+            .seen
+            .see_of(holder, &name, until.saturating_add(GRACE), room);
+        match seen {
             Seen::Fresh => Ok(()),
             Seen::Again => Err(ProofError::Replayed),
             Seen::Full => Err(ProofError::NoRoom),
@@ -89,6 +102,11 @@ impl Proofs {
     pub fn remembered(&self) -> usize {
         self.seen.len()
     }
+}
+
+/// How many proofs of one key are remembered: the holder of one token must not keep all others out.
+fn share(entries: usize) -> usize {
+    (entries / 16).max(LEAST_SHARE)
 }
 
 /// `ath`: without it a proof made for one token would do for the next (RFC 9449 §4.3, check 11a).

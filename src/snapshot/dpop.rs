@@ -51,7 +51,7 @@ pub(super) static DPOP: Section = Section {
                 min: 1,
                 max: 100_000_000,
             },
-            "most proofs that the gate remembers, of all issuers; one more is answered 503",
+            "most proofs that the gate remembers, of all issuers, and of one key a sixteenth (at least 1000); one more is answered 503",
             "500000",
         ),
     ],

@@ -1,10 +1,10 @@
 //! What was shown once and must not count again: names of proofs, each until the proof would be too old anyhow.
 //!
 //! Exact and bounded. A full memory takes nothing in and says so: what it forgot early could be shown again. Survives a
-//! reload, not a restart. It does not know what a proof is.
+//! reload, not a restart. It does not know what a proof is. Whoever could fill it alone has a share of it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::{Mutex, PoisonError},
 };
 
@@ -12,6 +12,9 @@ use crate::crypto::digest::Sha256;
 
 /// Half of a SHA-256: to find two proofs of one name takes 2^64 tries, and gains the one who finds them nothing.
 type Name = [u8; 16];
+
+/// A quarter of a SHA-256: two holders of one share it, and to find a holder that has another's takes 2^64 tries.
+type Holder = [u8; 8];
 
 /// The fewest names for which room is given back: below that it is not worth the copying.
 const LEAST_ROOM: usize = 4096;
@@ -23,7 +26,7 @@ pub enum Seen {
     Fresh,
     /// It was seen before.
     Again,
-    /// It is new, and there is no room to remember it: it must not count.
+    /// It is new, and there is no room to remember it, or none for its holder: it must not count.
     Full,
 }
 
@@ -35,23 +38,39 @@ pub struct Replays(Mutex<Memory>);
 struct Memory {
     names: HashSet<Name>,
     /// The same names by the second at which each may be forgotten.
-    ends: BTreeMap<u64, Vec<Name>>,
+    ends: BTreeMap<u64, Vec<(Name, Holder)>>,
+    /// How many of them each holder has.
+    held: HashMap<Holder, usize>,
 }
 
 impl Replays {
     /// Takes note of a name until the Unix second `until`, where fewer than `limit` are remembered at `now`.
-    pub fn see(&self, name: &Sha256, until: u64, (now, limit): (u64, usize)) -> Seen {
+    pub fn see(&self, name: &Sha256, until: u64, room: (u64, usize)) -> Seen {
+        self.see_of((&[0; 32], usize::MAX), name, until, room)
+    }
+
+    /// The same for a name of somebody of whom fewer than `share` are remembered.
+    pub fn see_of(
+        &self,
+        (holder, share): (&Sha256, usize),
+        name: &Sha256,
+        until: u64,
+        (now, limit): (u64, usize),
+    ) -> Seen {
+        let (holder, _) = holder.split_first_chunk().expect("8 bytes of 32");
         let (name, _) = name.split_first_chunk().expect("16 bytes of 32");
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         memory.forget(now);
         if memory.names.contains(name) {
             return Seen::Again;
         }
-        if memory.names.len() >= limit {
+        let held = memory.held.get(holder).copied().unwrap_or_default();
+        if memory.names.len() >= limit || held >= share {
             return Seen::Full;
         }
         memory.names.insert(*name);
-        memory.ends.entry(until).or_default().push(*name);
+        memory.held.insert(*holder, held.saturating_add(1));
+        memory.ends.entry(until).or_default().push((*name, *holder));
         Seen::Fresh
     }
 
@@ -70,13 +89,20 @@ impl Replays {
 impl Memory {
     fn forget(&mut self, now: u64) {
         while let Some(ended) = self.ends.first_entry().filter(|first| *first.key() <= now) {
-            for name in ended.remove() {
+            for (name, holder) in ended.remove() {
                 self.names.remove(&name);
+                if let Entry::Occupied(mut held) = self.held.entry(holder) {
+                    *held.get_mut() = held.get().saturating_sub(1);
+                    if *held.get() == 0 {
+                        held.remove();
+                    }
+                }
             }
         }
         // After a rush, the room that it took is given back.
         if self.names.capacity() > LEAST_ROOM.max(self.names.len().saturating_mul(8)) {
             self.names.shrink_to(self.names.len().saturating_mul(2));
+            self.held.shrink_to(self.held.len().saturating_mul(2));
         }
     }
 }
@@ -111,6 +137,26 @@ mod tests {
         assert_eq!(replays.len(), 3);
         assert_eq!(replays.see(&sha256(b"more"), 220, (160, 3)), Seen::Fresh);
         assert_eq!(replays.len(), 1);
+    }
+
+    #[test]
+    fn a_holder_takes_no_more_than_its_share_and_gets_it_back() {
+        let replays = Replays::default();
+        let (one, two) = (sha256(b"one"), sha256(b"two"));
+        let see = |holder: &Sha256, name: u8, now: u64| {
+            replays.see_of((holder, 2), &sha256(&[name]), now + 60, (now, 5))
+        };
+        assert_eq!(see(&one, 0, 100), Seen::Fresh);
+        assert_eq!(see(&one, 1, 110), Seen::Fresh);
+        assert_eq!(see(&one, 2, 110), Seen::Full);
+        assert_eq!(see(&one, 1, 110), Seen::Again);
+        assert_eq!(see(&two, 3, 110), Seen::Fresh);
+        assert_eq!(see(&one, 2, 159), Seen::Full);
+        assert_eq!(see(&one, 2, 160), Seen::Fresh);
+        assert_eq!(see(&one, 4, 160), Seen::Full);
+        assert_eq!(replays.len(), 3);
+        assert_eq!(see(&two, 5, 999), Seen::Fresh);
+        assert_eq!(replays.0.lock().unwrap().held.len(), 1);
     }
 
     #[test]

@@ -171,6 +171,27 @@ fn b26_a_proof_counts_once() {
 }
 
 #[test]
+fn b26_a_later_clock_beside_it_forgets_no_proof_that_would_still_pass() {
+    let scene = Scene::new(Algorithm::Es256);
+    let proof = scene.proof(|_, _| {});
+    let last = NOW + rules().max_age.as_secs() + rules().leeway.as_secs() - 1;
+    assert_eq!(scene.check_at(&proof, last), Ok(()));
+    // Another request read the clock a little later, and what has ended by then is forgotten.
+    for later in [1, GRACE] {
+        let other = scene.proof(|_, claims| {
+            claims["jti"] = format!("later {later}").into();
+            claims["iat"] = (last + later).into();
+        });
+        assert_eq!(scene.check_at(&other, last + later), Ok(()));
+        assert_eq!(
+            scene.check_at(&proof, last),
+            Err(ProofError::Replayed),
+            "{later}"
+        );
+    }
+}
+
+#[test]
 fn another_client_may_use_the_same_name() {
     let (one, mut two) = (Scene::new(Algorithm::Es256), Scene::new(Algorithm::Es256));
     assert_eq!(one.check(&one.proof(|_, _| {})), Ok(()));
@@ -268,11 +289,28 @@ fn a_full_memory_refuses_and_says_that_it_is_full() {
     }
     assert_eq!(scene.check(&numbered(3)), Err(ProofError::NoRoom));
     assert_eq!(scene.check(&numbered(0)), Err(ProofError::Replayed));
-    // A minute later there is room again.
-    let later = NOW + rules().max_age.as_secs() + rules().leeway.as_secs();
+    // Two minutes later there is room again.
+    let later = NOW + rules().max_age.as_secs() + rules().leeway.as_secs() + GRACE;
     let fresh = scene.proof(|_, claims| claims["iat"] = later.into());
     assert_eq!(scene.check_at(&fresh, later), Ok(()));
     assert_eq!(scene.proofs.remembered(), 1);
+}
+
+#[test]
+fn one_key_does_not_fill_the_memory() {
+    let (mut one, mut two) = (Scene::new(Algorithm::EdDsa), Scene::new(Algorithm::EdDsa));
+    one.rules.entries = 1500;
+    two.rules.entries = 1500;
+    let numbered =
+        |scene: &Scene, n: usize| scene.proof(|_, claims| claims["jti"] = n.to_string().into());
+    for n in 0..1000 {
+        assert_eq!(one.check(&numbered(&one, n)), Ok(()));
+    }
+    assert_eq!(one.check(&numbered(&one, 1000)), Err(ProofError::NoRoom));
+    assert_eq!(one.check(&numbered(&one, 0)), Err(ProofError::Replayed));
+    two.proofs = one.proofs;
+    assert_eq!(two.check(&numbered(&two, 0)), Ok(()));
+    assert_eq!(share(rules().entries), 31_250);
 }
 
 #[test]

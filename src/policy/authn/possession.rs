@@ -119,7 +119,8 @@ impl Possession {
             },
             token,
             key,
-            now: clock::unix_seconds_at(exchange.started),
+            // Not the arrival: the token may have waited for keys, and the proof grew older with it.
+            now: clock::unix_seconds(),
         };
         let checked = self.proofs.check(proof, &demand, rules);
         checked.map_err(|error| self.refused(exchange, error))
