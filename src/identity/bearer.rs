@@ -164,11 +164,7 @@ pub fn recall(
 /// The principal, if the table of verified tokens would give it too: the same issuer, the same keys, not expired.
 fn still_counts(proof: Proof, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
     let issuer = issuers.iter().find(|held| held.serial == proof.issuer)?;
-    // Of two that vouch for the same `iss`, the first has the word.
-    let first = issuers
-        .iter()
-        .find(|held| held.rules().issuer == issuer.rules().issuer)?;
-    let counts = Arc::ptr_eq(first, issuer)
+    let counts = has_the_word(issuer, issuers)
         && issuer.keys.version(now) == Some(proof.version)
         && now < proof.principal.expires;
     counts.then(|| {
@@ -177,10 +173,22 @@ fn still_counts(proof: Proof, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<P
     })
 }
 
+/// Whether `pick` would give this issuer: of several that vouch for one `iss`, the first has the word, for tokens that
+/// another route verified under the next one too.
+fn has_the_word(issuer: &Arc<Issuer>, issuers: &[Arc<Issuer>]) -> bool {
+    let first = issuers
+        .iter()
+        .find(|held| held.rules().issuer == issuer.rules().issuer);
+    first.is_some_and(|first| Arc::ptr_eq(first, issuer))
+}
+
 fn recall_digest(digest: &Sha256, issuers: &[Arc<Issuer>], now: u64) -> Option<Proof> {
     issuers.iter().find_map(|issuer| {
         let version = issuer.keys.version(now)?;
         let principal = issuer.tokens.get(digest, version, now)?;
+        if !has_the_word(issuer, issuers) {
+            return None;
+        }
         issuer.counts().token("cached");
         Some(Proof {
             issuer: issuer.serial,

@@ -59,10 +59,15 @@ fn named_issuers(reader: &Reader<'_>, issuers: &IssuerBook) -> Vec<Arc<Issuer>> 
             Some("add `issuers = [\"NAME\"]`".into()),
         );
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Arc<Issuer>> = Vec::new();
     for name in &names {
         match issuers.get(name) {
-            Some(issuer) => found.extend(issuer.clone()),
+            Some(Some(issuer)) => {
+                unlike(reader, &found, issuer);
+                found.push(Arc::clone(issuer));
+            }
+            // What is wrong with it is known.
+            Some(None) => {}
             None => reader.error(
                 "issuers",
                 format!("there is no issuer `{name}`"),
@@ -71,6 +76,21 @@ fn named_issuers(reader: &Reader<'_>, issuers: &IssuerBook) -> Vec<Arc<Issuer>> 
         }
     }
     found
+}
+
+/// Refuses an issuer that no token could be of: its `iss` is that of one before it, which judges all tokens of that `iss`.
+fn unlike(reader: &Reader<'_>, before: &[Arc<Issuer>], issuer: &Issuer) {
+    let (name, iss) = (&issuer.rules().name, &issuer.rules().issuer);
+    if let Some(first) = before.iter().find(|held| held.rules().issuer == *iss) {
+        reader.error(
+            "issuers",
+            format!("no token could be of `{name}`"),
+            Some(format!(
+                "`{}` before it has the same `issuer` and judges its tokens; keep one of them",
+                first.rules().name
+            )),
+        );
+    }
 }
 
 fn known(issuers: &IssuerBook) -> String {

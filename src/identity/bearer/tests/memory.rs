@@ -170,3 +170,25 @@ async fn a25_what_a_connection_remembers_counts_on_routes_of_that_issuer_alone()
     );
     assert_eq!(asked(&issuer), before);
 }
+
+#[tokio::test]
+async fn a25_what_the_second_issuer_of_one_iss_verified_elsewhere_is_the_first_one_s_to_judge() {
+    let minter = Minter::new(Algorithm::Es256);
+    let keys = [minter.jwk("k1")];
+    let mut elsewhere = rules();
+    elsewhere.audience = vec!["elsewhere".into()];
+    let (strict, lax) = (issuer_with(elsewhere, &keys), issuer_with(rules(), &keys));
+    let token = minter.mint("k1", &claims());
+    // A route that names the one alone.
+    check(&lax, &token).await.unwrap();
+    assert!(recall(token.as_bytes(), std::slice::from_ref(&lax), NOW).is_some());
+    // A route that names both: a token is judged there as one that nobody saw before.
+    let both = [strict, Arc::clone(&lax)];
+    assert!(recall(token.as_bytes(), &both, NOW).is_none());
+    assert_eq!(
+        verify(&token, &both, NOW).await.unwrap_err(),
+        TokenError::Audience
+    );
+    let [strict, lax] = both;
+    assert!(recall(token.as_bytes(), &[lax, strict], NOW).is_some());
+}
