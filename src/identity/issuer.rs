@@ -79,6 +79,14 @@ impl Issuer {
     /// # Errors
     /// See [`IssuerError`].
     pub fn new(config: IssuerConfig) -> Result<Arc<Self>, IssuerError> {
+        Self::with_keys(config, None)
+    }
+
+    /// The same, its fetched keys shared with the issuer that it takes the place of.
+    fn with_keys(
+        config: IssuerConfig,
+        inherited: Option<Arc<Refreshed<KeySet>>>,
+    ) -> Result<Arc<Self>, IssuerError> {
         check(&config)?;
         let (location, pace) = match &config.keys {
             KeySource::Url { url, fetching } => (
@@ -97,7 +105,7 @@ impl Issuer {
             }
             KeySource::File(_) | KeySource::Secret(_) => (None, NEVER_STALE),
         };
-        let keys = Refreshed::new(pace);
+        let keys = inherited.unwrap_or_else(|| Refreshed::new(pace));
         match &config.keys {
             KeySource::File(path) => {
                 keys.put(read_file(path, &config.rules.algorithms)?, 0);
@@ -368,21 +376,25 @@ impl Issuers {
         }
     }
 
-    /// The issuer for this part of the file: the one in use where nothing about it changed, else a fresh one. Nothing is
-    /// put to use before [`Issuers::keep`], so a reload that fails later leaves no trace.
+    /// The issuer for this part of the file: the one in use where nothing about it changed, else a fresh one, which has
+    /// the keys of one in use if they would be fetched in the same way. Nothing is put to use before [`Issuers::keep`],
+    /// so a reload that fails later leaves no trace.
     ///
     /// # Errors
     /// See [`Issuer::new`].
     pub fn prepare(&self, config: IssuerConfig) -> Result<Arc<Issuer>, IssuerError> {
-        let same = self
-            .list()
-            .into_iter()
-            .find(|issuer| issuer.config == config);
-        match (same, self.reach) {
-            (Some(issuer), _) => Ok(issuer),
-            (None, Reach::Network) => Issuer::new(config),
-            (None, Reach::Disk) => Issuer::offline(config),
+        let held = self.list();
+        if let Some(same) = held.iter().find(|issuer| issuer.config == config) {
+            return Ok(Arc::clone(same));
         }
+        if self.reach == Reach::Disk {
+            return Issuer::offline(config);
+        }
+        let keys = held
+            .iter()
+            .find(|issuer| issuer.config.fetches_as(&config))
+            .map(|issuer| Arc::clone(&issuer.keys));
+        Issuer::with_keys(config, keys)
     }
 
     /// Puts exactly these issuers to use and gives back those that are new, for which [`Issuer::keep_fresh`] is to be

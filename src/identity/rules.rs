@@ -175,4 +175,13 @@ impl IssuerConfig {
             token_entries: DEFAULT_ENTRIES,
         }
     }
+
+    /// Whether the other one's keys are fetched, and are the same: from one place, in one way, for one `iss` and the same
+    /// algorithms. Keys of a file or a secret are read anew, since a bad file must not count.
+    pub(super) fn fetches_as(&self, other: &Self) -> bool {
+        matches!(self.keys, KeySource::Url { .. } | KeySource::Discovery(_))
+            && self.keys == other.keys
+            && self.rules.issuer == other.rules.issuer
+            && self.rules.algorithms == other.rules.algorithms
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::eventually::eventually_within;
 use crate::harness::gate::{Running, request};
 use crate::harness::issuer::now;
+use crate::harness::proxy::portcullis_verb;
 use crate::harness::{Alg, Gate, Issuer, Mint, Origin, Response};
 
 /// Every path for holders of any token of `corp`.
@@ -336,6 +337,59 @@ fn b24_cached_keys_carry_on_when_the_issuer_is_down() {
     scene.issuer.go_down();
     scene.expect_pass("after, a token never seen", &Mint::new().claim("jti", "2"));
     scene.expect_invalid("an unknown key", &Mint::new().header("kid", "other"));
+}
+
+#[test]
+fn b24_an_edited_issuer_keeps_the_keys_that_it_has() {
+    let mut scene = Scene::new();
+    scene.expect_pass("before", &Mint::new());
+    scene.issuer.go_down();
+    let section = scene.issuer.section();
+    let mut edit = |from: &str, to: &str| {
+        let edited = section.replace(from, to);
+        assert_ne!(edited, section);
+        scene.gate.reload_with(&format!("{edited}\n{ANY_TOKEN}"));
+        let old = now() - 100;
+        let mint = Mint::new().claim("exp", old).claim("jti", to);
+        let late = scene.issuer.bearer_of(&mint);
+        let fresh = scene.issuer.bearer_of(&Mint::new().claim("jti", to));
+        [late, fresh].map(|token| {
+            let headers = [("Authorization", token.as_str())];
+            scene.gate.get_with("/api", &headers).status
+        })
+    };
+    // The rules are the new ones, the keys those of before.
+    assert_eq!(edit("leeway = \"60s\"", "leeway = \"2m\""), [200, 200]);
+    assert_eq!(
+        edit("leeway = \"60s\"", "leeway = \"50s\"\ndpop = {}"),
+        [401, 200]
+    );
+    // Keys for other algorithms are other keys.
+    assert_eq!(edit("\"RS256\", \"ES256\"", "\"RS256\""), [503, 503]);
+}
+
+#[test]
+fn a_second_issuer_of_one_iss_is_an_error_of_the_route() {
+    let (origin, issuer) = (Origin::echo(), Issuer::http());
+    let check = |iss: &str| {
+        let second = issuer
+            .section()
+            .replace("[issuers.corp]", "[issuers.second]")
+            .replace("https://idp.example/realms/main", iss);
+        let gate = Gate::before(&origin)
+            .with(&issuer.section())
+            .with(&second)
+            .with(&ANY_TOKEN.replace("[\"corp\"]", "[\"corp\", \"second\"]"));
+        let file = gate.write().display().to_string();
+        let output = portcullis_verb(&["check", "-c", &file]);
+        let told = String::from_utf8(output.stderr).expect("text");
+        (output.status.success(), told)
+    };
+    let (sound, told) = check("https://idp.example/realms/other");
+    assert!(sound, "{told}");
+    let (sound, told) = check("https://idp.example/realms/main");
+    assert!(!sound, "{told}");
+    assert!(told.contains("no token could be of `second`"), "{told}");
 }
 
 #[test]
