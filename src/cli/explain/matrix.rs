@@ -59,6 +59,9 @@ struct Table {
     rows: Vec<Vec<String>>,
 }
 
+/// Whose cells stand in a column: those of callers without credentials, or of a role, which may have any name.
+type Caller<'a> = Option<&'a str>;
+
 /// A row by what it is of: the first columns, and which one of those that are alike there.
 type Key = (Vec<String>, usize);
 
@@ -92,11 +95,19 @@ impl Table {
         let mut records = records(text)?.into_iter();
         let columns = records.next().unwrap_or_default();
         let fixed = COLUMNS.iter().chain([&ANONYMOUS]);
-        if !fixed.eq(columns.iter().take(COLUMNS.len() + 1)) {
+        if !fixed.eq(columns.iter().take(fixed_width())) {
             let names = COLUMNS.join(",");
             return Err(format!(
                 "the first line does not begin with `{names},{ANONYMOUS}`"
             ));
+        }
+        let mut roles = BTreeSet::new();
+        if let Some(twice) = columns
+            .iter()
+            .skip(fixed_width())
+            .find(|role| !roles.insert(*role))
+        {
+            return Err(format!("the role `{twice}` has two columns"));
         }
         let rows: Vec<_> = records.collect();
         if let Some(at) = rows.iter().position(|row| row.len() != columns.len()) {
@@ -110,17 +121,21 @@ impl Table {
         Ok(Self { columns, rows })
     }
 
-    /// The cells of each row by the name of their column.
-    fn by_row(&self) -> BTreeMap<Key, BTreeMap<&str, &str>> {
+    /// The names of the columns that are roles.
+    fn roles(&self) -> impl Iterator<Item = &str> {
+        let roles = self.columns.iter().skip(fixed_width());
+        roles.map(String::as_str)
+    }
+
+    /// The cells of each row by whose they are.
+    fn by_row(&self) -> BTreeMap<Key, BTreeMap<Caller<'_>, &str>> {
         let mut seen: BTreeMap<&[String], usize> = BTreeMap::new();
         let mut rows = BTreeMap::new();
         for row in &self.rows {
             let (what, cells) = row.split_at(COLUMNS.len().min(row.len()));
             let twin = seen.entry(what).or_default();
-            let names = self.columns.iter().skip(COLUMNS.len());
-            let cells = names
-                .zip(cells)
-                .map(|(name, cell)| (name.as_str(), cell.as_str()));
+            let callers = std::iter::once(None).chain(self.roles().map(Some));
+            let cells = callers.zip(cells.iter().map(String::as_str));
             rows.insert((what.to_vec(), *twin), cells.collect());
             *twin += 1;
         }
@@ -131,11 +146,9 @@ impl Table {
     fn differences(&self, expected: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         let missing = |from: &Self, other: &Self| -> Vec<String> {
-            let names = from
-                .columns
-                .iter()
-                .filter(|name| !other.columns.contains(name));
-            names.cloned().collect()
+            let known: BTreeSet<&str> = other.roles().collect();
+            let names = from.roles().filter(|name| !known.contains(name));
+            names.map(ToOwned::to_owned).collect()
         };
         for role in missing(self, expected) {
             lines.push(format!("the role `{role}` is not in the expected matrix"));
@@ -151,12 +164,10 @@ impl Table {
                 lines.push(format!("{}: is not in the expected matrix", shown(key)));
                 continue;
             };
-            for (column, cell) in cells {
-                if let Some(wanted) = wanted.get(column).filter(|wanted| *wanted != cell) {
-                    lines.push(format!(
-                        "{}: {column} is `{cell}`, expected `{wanted}`",
-                        shown(key)
-                    ));
+            for (caller, cell) in cells {
+                if let Some(wanted) = wanted.get(caller).filter(|wanted| *wanted != cell) {
+                    let (what, caller) = (shown(key), named(*caller));
+                    lines.push(format!("{what}: {caller} is `{cell}`, expected `{wanted}`"));
                 }
             }
         }
@@ -165,6 +176,20 @@ impl Table {
             gone.map(|key| format!("{}: is expected, and there is no such route", shown(key))),
         );
         lines
+    }
+}
+
+/// How many columns stand before those of the roles.
+const fn fixed_width() -> usize {
+    COLUMNS.len() + 1
+}
+
+/// A role of the name that callers without credentials go by is told from them.
+fn named(caller: Caller<'_>) -> String {
+    match caller {
+        None => ANONYMOUS.to_owned(),
+        Some(ANONYMOUS) => format!("the role `{ANONYMOUS}`"),
+        Some(role) => role.to_owned(),
     }
 }
 
@@ -292,10 +317,32 @@ api,rest,*,/{*rest},allow,allow,allow
             "blueprint,route,methods,path\n",
             &format!("{MATRIX}x\n"),
             "\"a",
+            &MATRIX.replace(",admin,", ",\"a,\"\"b\"\"\","),
         ] {
             assert!(Table::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(COLUMNS.len(), 4);
+    }
+
+    #[test]
+    fn a_role_of_any_name_is_no_other_column() {
+        let named = |name: &str| MATRIX.replace(",admin,", &format!(",{name},"));
+        for name in ["anonymous", "path"] {
+            let ours = table(&named(name));
+            assert!(ours.differences(&table(&named(name))).is_empty());
+            let missing = format!("the role `{name}` is not in the expected matrix");
+            assert!(ours.differences(&table(MATRIX)).contains(&missing));
+        }
+        let ours = named("anonymous");
+        let of = |expected: &str| table(&ours).differences(&table(expected));
+        assert_eq!(
+            of(&ours.replacen("deny,allow,deny", "allow,allow,deny", 1)),
+            ["api/user (GET /users/{id}): anonymous is `deny`, expected `allow`"]
+        );
+        assert_eq!(
+            of(&ours.replacen("deny,allow,deny", "deny,deny,deny", 1)),
+            ["api/user (GET /users/{id}): the role `anonymous` is `allow`, expected `deny`"]
+        );
     }
 
     #[test]
