@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::Policies;
 use crate::{
-    config::{HttpsUrl, Reader, Scheme},
+    config::{At, HttpsUrl, Problem, Problems, Reader, Scheme},
     exchange::{CorsFact, Exchange},
     wire::{
         halt::{Halt, Reason, Refusal, Reply, Stage},
@@ -42,6 +42,7 @@ pub struct Resource {
     authority: Box<str>,
     /// Where the file names it.
     place: Box<str>,
+    at: Option<At>,
 }
 
 /// Reads `resource` out of the section `auth`; `None` where there is none, or none of use.
@@ -68,6 +69,7 @@ pub(super) fn read(auth: &Reader<'_>) -> Option<Arc<Resource>> {
         path: path.into(),
         authority: authority.into(),
         place: auth.whence("resource"),
+        at: auth.at("resource"),
     }))
 }
 
@@ -82,6 +84,23 @@ impl Resource {
             authority, path, ..
         } = self;
         format!(", resource_metadata=\"https://{authority}{WELL_KNOWN}{path}\"")
+    }
+
+    /// A client must find in the metadata the very identifier that it asked for (RFC 9728 §3.3), so one address can serve
+    /// one resource.
+    fn clash(&self, first: &Self) -> Problem {
+        let message = format!(
+            "the metadata of `{}` has the address of that of `{}`",
+            self.text, first.text
+        );
+        let problem = Problem::error(message).key("auth.resource").hint(format!(
+            "write it as at {}: neither the port nor a slash at the end makes another resource here",
+            first.place
+        ));
+        match self.at {
+            Some(at) => problem.at(at),
+            None => problem,
+        }
     }
 
     /// The refusal, its challenges for tokens naming the metadata.
@@ -130,15 +149,23 @@ struct Terms {
 }
 
 impl MetadataBook {
-    /// The documents for the policies of all routes; `None` when no route names a resource.
-    pub fn of<'a>(routes: impl Iterator<Item = &'a Policies>) -> Option<Box<Self>> {
+    /// The documents for the policies of all routes; `None` when no route names a resource. Two resources of one address
+    /// are an error.
+    pub fn of<'a>(
+        routes: impl Iterator<Item = &'a Policies>,
+        problems: &Problems,
+    ) -> Option<Box<Self>> {
         let mut resources: BTreeMap<(&str, &str), (Arc<Resource>, Terms)> = BTreeMap::new();
+        let mut told: BTreeSet<&str> = BTreeSet::new();
         for policies in routes {
             let Some(resource) = policies.authn.resource() else {
                 continue;
             };
             let known = resources.entry((&resource.host, &resource.path));
-            let (_, terms) = known.or_insert_with(|| (Arc::clone(resource), Terms::default()));
+            let (first, terms) = known.or_insert_with(|| (Arc::clone(resource), Terms::default()));
+            if first.text != resource.text && told.insert(&resource.text) {
+                problems.push(resource.clash(first));
+            }
             let issuers = policies.authn.issuers().iter();
             terms
                 .issuers

@@ -114,6 +114,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     };
     let routes = routes::compile(&root, &parts);
     let tls = tls::compile(&root, &routes.hosts, survivors);
+    let metadata = MetadataBook::of(routes.routes.iter().map(|route| &*route.policies), problems);
     if problems.has_errors() {
         return None;
     }
@@ -129,7 +130,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         snapshot: Snapshot {
             server,
             tls: tls.map(std::sync::Arc::new),
-            metadata: MetadataBook::of(routes.routes.iter().map(|route| &*route.policies)),
+            metadata,
             router: routes.router,
             routes: routes.routes,
             unrouted: routes.unrouted,

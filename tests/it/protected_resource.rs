@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::harness::gate::Running;
+use crate::harness::proxy::portcullis_verb;
 use crate::harness::{Gate, Issuer, Mint, Origin};
 
 const POLICY: &str = r#"
@@ -140,4 +141,40 @@ fn scans_of_the_metadata_are_limited_like_any_unknown_path() {
         .start();
     let statuses: Vec<u16> = (0..4).map(|_| gate.get(METADATA).status).collect();
     assert_eq!(statuses, [200, 200, 429, 429]);
+}
+
+#[test]
+fn two_resources_of_one_address_are_an_error_of_the_file() {
+    let origin = Origin::echo();
+    let check = |second: &str| {
+        let other = format!(
+            "[[blueprints.routes]]\nname = \"other\"\npath = \"/other\"\nauth = {{ resource = \"{second}\" }}\n\
+             [[blueprints.routes]]\nname = \"third\"\npath = \"/third\"\nauth = {{ resource = \"{second}\" }}\n\n\
+             [[blueprints]]\nname = \"pages\""
+        );
+        let policy = POLICY.replacen("[[blueprints]]\nname = \"pages\"", &other, 1);
+        assert_ne!(policy, POLICY);
+        let gate = Gate::before(&origin).issuer_without_keys().with(&policy);
+        let file = gate.write().display().to_string();
+        let output = portcullis_verb(&["check", "-c", &file]);
+        let told = String::from_utf8(output.stderr).expect("text");
+        (output.status.success(), told)
+    };
+    for second in [
+        "https://app.example/api/",
+        "https://app.example:443/api",
+        "https://app.example:8443/api",
+        "https://APP.example/api",
+    ] {
+        let (sound, told) = check(second);
+        assert!(!sound, "{second}: {told}");
+        let wanted = format!(
+            "the metadata of `{second}` has the address of that of `https://app.example/api`"
+        );
+        assert!(told.contains(&wanted), "{told}");
+    }
+    for second in ["https://app.example/api", "https://app.example/api/v2"] {
+        let (sound, told) = check(second);
+        assert!(sound, "{second}: {told}");
+    }
 }
