@@ -4,7 +4,9 @@
 //! signature. Symmetric keys in a published set are ignored. Certificates (`x5c`) and pointers (`x5u`) are not read.
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::signature::{ParsedPublicKey, RsaPublicKeyComponents};
+use aws_lc_rs::signature::{
+    self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm,
+};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -101,6 +103,14 @@ impl KeySet {
         })
     }
 
+    /// No key at all, for an issuer whose tokens are not signed for us.
+    pub fn none() -> Self {
+        Self {
+            keys: Vec::new(),
+            origin: sha256(b""),
+        }
+    }
+
     /// A set of one shared secret, which fits any key id.
     ///
     /// # Errors
@@ -192,6 +202,29 @@ fn hmac_of(algorithm: Algorithm) -> Option<hmac::Algorithm> {
     }
 }
 
+/// The RSA parameters, for the RSA algorithms; keys under 2048 bits are refused by them.
+fn rsa_of(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    Some(match algorithm {
+        Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
+        _ => return None,
+    })
+}
+
+/// The curve algorithm, for ECDSA (fixed-length signatures, RFC 7518 §3.4) and Ed25519.
+fn curve_of(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    Some(match algorithm {
+        Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::EdDsa => &signature::ED25519,
+        _ => return None,
+    })
+}
+
 /// Whether the key says of itself nothing against checking signatures of this algorithm (RFC 7517 §4.2–4.4).
 fn is_for(jwk: &Claims, algorithm: Algorithm) -> bool {
     let usage = jwk.get("use").is_none_or(|usage| usage == "sig");
@@ -220,11 +253,11 @@ fn public_key(jwk: &Claims, algorithm: Algorithm) -> Option<ParsedPublicKey> {
             }
             // SEC 1 §2.3.3: an uncompressed point. Parsing checks that it lies on the curve.
             let point = [&[4][..], &x, &y].concat();
-            ParsedPublicKey::new(algorithm.curve()?, point).ok()
+            ParsedPublicKey::new(curve_of(algorithm)?, point).ok()
         }
         (KeyKind::Ed25519, "OKP") if string(jwk, "crv") == Some("Ed25519") => {
             let x = member(jwk, "x").filter(|x| x.len() == 32)?;
-            ParsedPublicKey::new(algorithm.curve()?, x).ok()
+            ParsedPublicKey::new(curve_of(algorithm)?, x).ok()
         }
         _ => None,
     }
@@ -237,8 +270,12 @@ fn rsa(jwk: &Claims, algorithm: Algorithm) -> Option<ParsedPublicKey> {
     if n.len() < 256 || n.len() > 1024 {
         return None;
     }
+    // An exponent of one signs whatever it is shown (RFC 8017 §3.1: odd, and at least 3).
+    if matches!(e, [] | [1]) || e.last().is_some_and(|last| last % 2 == 0) {
+        return None;
+    }
     RsaPublicKeyComponents { n, e }
-        .to_parsed_public_key(algorithm.rsa()?)
+        .to_parsed_public_key(rsa_of(algorithm)?)
         .ok()
 }
 
@@ -277,70 +314,6 @@ mod tests {
         .unwrap()
     }
 
-    /// Checks a published token, and that a changed one fails.
-    fn check(keys: &KeySet, algorithm: Algorithm, token: &str) {
-        let (message, signature) = token.rsplit_once('.').unwrap();
-        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
-        let key = keys.find(None, algorithm).unwrap();
-        assert!(key.verify(message.as_bytes(), &signature));
-        assert!(!key.verify(&message.as_bytes()[1..], &signature));
-        assert!(!key.verify(message.as_bytes(), &signature[1..]));
-        assert!(!key.verify(message.as_bytes(), &[]));
-    }
-
-    const CLAIMS: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
-
-    #[test]
-    fn rfc_7515_a_1_hs256() {
-        let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-        let secret = Secret::new(URL_SAFE_NO_PAD.decode(key).unwrap());
-        let keys = KeySet::from_secret(&secret, &[Algorithm::Hs256]).unwrap();
-        let token = format!(
-            "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{CLAIMS}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-        );
-        check(&keys, Algorithm::Hs256, &token);
-    }
-
-    #[test]
-    fn rfc_7515_a_2_rs256() {
-        let n = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yR\
-                 T-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQO\
-                 S-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2e\
-                 thFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
-        let signature = "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5j\
-                         ujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07\
-                         Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI\
-                         8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw";
-        let keys = set(&[json!({"kty": "RSA", "n": n, "e": "AQAB"})]);
-        check(
-            &keys,
-            Algorithm::Rs256,
-            &format!("eyJhbGciOiJSUzI1NiJ9.{CLAIMS}.{signature}"),
-        );
-    }
-
-    #[test]
-    fn rfc_7515_a_3_es256() {
-        let keys = set(&[json!({"kty": "EC", "crv": "P-256",
-            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"})]);
-        let signature = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
-        check(
-            &keys,
-            Algorithm::Es256,
-            &format!("eyJhbGciOiJFUzI1NiJ9.{CLAIMS}.{signature}"),
-        );
-    }
-
-    #[test]
-    fn rfc_8037_a_4_eddsa() {
-        let keys = set(&[
-            json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
-        ]);
-        let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
-        let token = format!("eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.{signature}");
-        check(&keys, Algorithm::EdDsa, &token);
-    }
-
     #[test]
     fn unfit_keys_are_left_out() {
         let good = Minter::new(Algorithm::Es256).jwk("k");
@@ -364,6 +337,7 @@ mod tests {
             json!({"kty": "new"}),
             json!({}),
             weak,
+            json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([0xff; 256]), "e": "AQ"}),
         ] {
             assert!(set(std::slice::from_ref(&unfit)).is_empty(), "{unfit}");
         }

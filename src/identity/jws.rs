@@ -5,7 +5,6 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{self, RsaParameters, VerificationAlgorithm};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
@@ -110,29 +109,6 @@ impl Algorithm {
             Self::EdDsa => KeyKind::Ed25519,
         }
     }
-
-    /// The RSA parameters, for the RSA algorithms; keys under 2048 bits are refused by them.
-    pub(super) fn rsa(self) -> Option<&'static RsaParameters> {
-        Some(match self {
-            Self::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-            Self::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-            Self::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-            Self::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
-            Self::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,
-            Self::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
-            _ => return None,
-        })
-    }
-
-    /// The curve algorithm, for ECDSA (fixed-length signatures, RFC 7518 §3.4) and Ed25519.
-    pub(super) fn curve(self) -> Option<&'static dyn VerificationAlgorithm> {
-        Some(match self {
-            Self::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
-            Self::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
-            Self::EdDsa => &signature::ED25519,
-            _ => return None,
-        })
-    }
 }
 
 impl fmt::Display for Algorithm {
@@ -231,6 +207,16 @@ pub(super) fn split(token: &str) -> Result<Parts<'_>, FormError> {
     })
 }
 
+/// Whether a text has the outer form of a signed token (RFC 7515 §3.1): three parts, the first of them a JSON object. Such
+/// a text is judged as what it looks like, never taken for an opaque token.
+pub(super) fn has_signed_form(token: &str) -> bool {
+    let mut parts = token.split('.');
+    let header = parts.next().unwrap_or_default();
+    let is_object =
+        || decode(header).is_ok_and(|header| parse_object(&header) != Err(JsonError::Malformed));
+    parts.count() == 2 && is_object()
+}
+
 /// Canonical only: no padding, no stray bits, so that one token has one spelling.
 pub(super) fn decode(text: &str) -> Result<Vec<u8>, FormError> {
     URL_SAFE_NO_PAD
@@ -269,7 +255,7 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    use super::{Algorithm, FormError, take_apart};
+    use super::{Algorithm, FormError, has_signed_form, take_apart};
 
     fn token(header: &str, claims: &str) -> String {
         format!(
@@ -327,6 +313,28 @@ mod tests {
             error(r#"{"alg":"RS256"}"#, r#"{"a":1,"a":1}"#),
             Some(FormError::Duplicate)
         );
+    }
+
+    #[test]
+    fn what_looks_signed_is_not_opaque() {
+        for signed in [
+            token(r#"{"alg":"none"}"#, "{}"),
+            token(r#"{"alg":"x","alg":"y"}"#, "[]"),
+            format!("{}.?.", URL_SAFE_NO_PAD.encode("{}")),
+        ] {
+            assert!(has_signed_form(&signed), "{signed}");
+        }
+        for opaque in [
+            "",
+            "abc",
+            "a.b.c",
+            "..",
+            "e30.e30",
+            "e30.e30.e30.e30",
+            "e30.a.b.c.d",
+        ] {
+            assert!(!has_signed_form(opaque), "{opaque}");
+        }
     }
 
     #[test]

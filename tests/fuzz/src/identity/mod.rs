@@ -1,6 +1,10 @@
-//! The parts of the program's room of this name that read requests, and know nothing of keys.
+//! The parts of the program's room of this name that read requests and tokens, and know nothing of keys.
 
+#[path = "../../../../src/identity/claims.rs"]
+pub mod claims;
 pub mod http_signature;
+#[path = "../../../../src/identity/jws.rs"]
+pub mod jws;
 #[path = "../../../../src/identity/message.rs"]
 pub mod message;
 pub mod sigv4;

@@ -8,6 +8,7 @@ pub mod cookie;
 pub mod forwarded;
 pub mod head;
 pub mod http_signature;
+pub mod jws;
 mod messages;
 mod parser;
 pub mod sigv4;
