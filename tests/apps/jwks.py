@@ -1,4 +1,4 @@
-"""An issuer for the tests: serves a JWKS and mints tokens of any shape, sound or forged.
+"""An issuer for the tests: serves a JWKS, mints tokens of any shape, sound or forged, and answers questions about them.
 
 It prints {"ready": URL}, then answers each JSON instruction on standard input with one JSON line on standard output,
 and ends when its input does. Keys and signatures come from PyJWT and cryptography: no code is shared with the proxy.
@@ -15,6 +15,7 @@ import ssl
 import sys
 import threading
 import time
+import urllib.parse
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -56,6 +57,8 @@ class State:
         self.down = False
         self.delay = 0.0
         self.fetches = collections.Counter()
+        self.known = {}
+        self.questions = {"at_once": 0, "most": 0, "authorization": None, "form": None}
 
     def mint(self, alg: str, header: dict, payload: str, foreign_key: bool) -> str:
         key_alg = "RS256" if alg.startswith("HS256") else alg
@@ -94,6 +97,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self):
+        """Token introspection (RFC 7662): what is known of a token, else that it is not active."""
+        form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        token = urllib.parse.parse_qs(form)["token"][0]
+        with STATE.lock:
+            STATE.fetches[self.path] += 1
+            told = STATE.questions
+            told["at_once"] += 1
+            told["most"] = max(told["most"], told["at_once"])
+            told["authorization"], told["form"] = self.headers["Authorization"], form
+            down, delay = STATE.down, STATE.delay
+            members = STATE.known.get(token, {"active": False})
+        time.sleep(delay)
+        with STATE.lock:
+            told["at_once"] -= 1
+        status, body = (503, b"down") if down else (200, json.dumps(members).encode())
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_):
         pass
 
@@ -113,6 +138,10 @@ def obey(instruction: dict) -> dict:
             STATE.delay = instruction["milliseconds"] / 1000
         case "fetches":
             return {"fetches": STATE.fetches[instruction["path"]]}
+        case "know":
+            STATE.known[instruction["token"]] = instruction["members"]
+        case "questions":
+            return STATE.questions
         case "jwks":
             return {"jwks": STATE.keys.jwks()}
         case other:
@@ -125,6 +154,7 @@ def main():
     parser.add_argument("--cert")
     parser.add_argument("--key")
     arguments = parser.parse_args()
+    http.server.ThreadingHTTPServer.request_queue_size = 128
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     base = f"http://127.0.0.1:{server.server_address[1]}"

@@ -4,6 +4,8 @@
 //! for [`ROOM`] runs, however many are asked for, and what it leaves behind is never freed: so two runs of one row differ by
 //! the step alone, times the difference of their counts. No socket, no TLS, no signature: the token is known already.
 //!
+//! `pipeline --clock ROW` prints the nanoseconds of one run, the best of many, on the machine at hand.
+//!
 //! `pipeline --growth` prints what [`growth`] measures, for `tests/bench/growth`.
 
 use std::{
@@ -13,7 +15,7 @@ use std::{
     process::ExitCode,
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aws_lc_rs::hmac;
@@ -42,6 +44,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Most runs of a step in one go.
 const ROOM: usize = 2_000;
+/// How often `--clock` runs a row.
+const BATCHES: u32 = 50;
 
 /// Every policy on, as `tests/bench/load` has them; the token's secret stands in a file of its own.
 const GATE: &str = r#"
@@ -123,6 +127,11 @@ fn main() -> ExitCode {
     let found = |name: &str| ROWS.iter().find(|(row, _)| *row == name);
     match arguments.as_slice() {
         [word] if word == "--growth" => growth::report(),
+        [word, row] if word == "--clock" && found(row).is_some() => {
+            if let Some((row, step)) = found(row) {
+                clock_row(row, *step);
+            }
+        }
         [row, times] if found(row).is_some() => {
             let Some(times) = times.parse().ok().filter(|times| *times <= ROOM) else {
                 eprintln!("error: `{times}` is no number up to {ROOM}");
@@ -150,6 +159,22 @@ fn made_elsewhere(make: impl FnOnce() -> Rig + Send) -> Rig {
         metrics.record(&Method::GET, Some(200), Decision::Forwarded, spent);
     }
     rig
+}
+
+/// Prints how long one run takes; what a step makes for its runs, as many as ever are, is taken off.
+fn clock_row(row: &str, step: Step) {
+    let rig = made_elsewhere(|| growth::rig(row).unwrap_or_else(Rig::new));
+    let best = |times| {
+        let spent = (0..BATCHES).map(|_| {
+            let start = Instant::now();
+            run_step(step, &rig, times);
+            start.elapsed()
+        });
+        spent.min().unwrap_or_default()
+    };
+    let spent = best(ROOM).saturating_sub(best(0));
+    let runs = u32::try_from(ROOM).expect("a few thousand");
+    println!("{row}: {} ns", (spent / runs).as_nanos());
 }
 
 /// Known to the script by this name: what runs outside of it is not counted, such as the first random number of the

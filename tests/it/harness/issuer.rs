@@ -1,16 +1,12 @@
 //! An issuer of tokens that shares no code with the proxy: `tests/apps/jwks.py`, told what to do over its input.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{ChildStdin, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
 use super::ca::Ca;
-use super::eventually::eventually;
-use super::process::Process;
+use super::instructed::Instructed;
 use super::python::python;
 
 /// How a token is signed.
@@ -125,12 +121,7 @@ impl Mint {
 }
 
 /// The running issuer.
-pub struct Issuer {
-    process: Process,
-    // One instruction at a time: its answer is the next line.
-    stdin: Mutex<(ChildStdin, usize)>,
-    url: String,
-}
+pub struct Issuer(Instructed);
 
 impl Issuer {
     /// Serves its key set over plain HTTP on loopback.
@@ -150,12 +141,12 @@ impl Issuer {
 
     /// The URL of the key set.
     pub fn jwks_url(&self) -> String {
-        format!("{}/jwks", self.url)
+        format!("{}/jwks", self.0.url)
     }
 
     /// The URL of any other path; each fetch of it is counted.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.url)
+        format!("{}{path}", self.0.url)
     }
 
     /// The `[issuers.corp]` section that trusts this issuer, with the cases' 60 s of leeway.
@@ -204,6 +195,30 @@ impl Issuer {
         self.ask(&json!({"do": "up"}));
     }
 
+    /// The lines of `[issuers.corp.introspection]` that ask this issuer, as client `gate`.
+    pub fn introspection(&self) -> String {
+        format!(
+            "[issuers.corp.introspection]\nurl = \"{}\"\nclient_id = \"gate\"\n\
+             client_secret = {{ env = \"GATE_SECRET\" }}\n",
+            self.url("/introspect")
+        )
+    }
+
+    /// What is answered about a token from now on; any other is not active.
+    pub fn know(&self, token: &str, members: &Value) {
+        self.ask(&json!({"do": "know", "token": token, "members": members}));
+    }
+
+    /// Lets this time pass before each answer from now on.
+    pub fn answer_after(&self, milliseconds: u64) {
+        self.ask(&json!({"do": "delay", "milliseconds": milliseconds}));
+    }
+
+    /// The most questions that were under way at once, and the head and form of the last one.
+    pub fn questions(&self) -> Value {
+        self.ask(&json!({"do": "questions"}))
+    }
+
     /// How often `path` was fetched.
     pub fn fetches(&self, path: &str) -> u64 {
         let answer = self.ask(&json!({"do": "fetches", "path": path}));
@@ -218,31 +233,11 @@ impl Issuer {
 
     fn start(arguments: &[&str]) -> Self {
         let mut command = python("jwks.py");
-        command.args(arguments).stdin(Stdio::piped());
-        let mut process = Process::spawn("the issuer", &mut command);
-        let stdin = process.stdin();
-        let url = process.await_stdout("its address", |line| {
-            let ready: Value = serde_json::from_str(line).ok()?;
-            Some(ready["ready"].as_str()?.to_owned())
-        });
-        Self {
-            process,
-            stdin: Mutex::new((stdin, 1)),
-            url,
-        }
+        Self(Instructed::start("the issuer", command.args(arguments)))
     }
 
     fn ask(&self, instruction: &Value) -> Value {
-        let mut guard = self.stdin.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stdin, answered) = &mut *guard;
-        writeln!(stdin, "{instruction}").expect("the issuer listens");
-        let answer = eventually("the issuer answers", || {
-            self.process.stdout.all().get(*answered).cloned()
-        });
-        *answered += 1;
-        let answer: Value = serde_json::from_str(&answer).expect("the issuer speaks JSON");
-        assert!(answer["error"].is_null(), "the issuer: {answer}");
-        answer
+        self.0.ask(instruction)
     }
 }
 
