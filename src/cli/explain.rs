@@ -146,9 +146,14 @@ fn halted(
 ) -> Parts {
     match &halt {
         Halt::Refuse(refusal) if refusal.reason == Reason::KeysUnavailable => {
-            report.verdict = Verdict::Unknown;
+            report.verdict = Verdict::Unknown("keys that are not on disk");
             report.unverified =
                 claims::unverified(route.map(|route| &*route.policies.authn), asked);
+            return plain_answer();
+        }
+        Halt::Refuse(refusal) if refusal.reason == Reason::IntrospectionUnavailable => {
+            report.verdict =
+                Verdict::Unknown("what the issuer says of the token, who is not asked here");
             return plain_answer();
         }
         Halt::Refuse(refusal) => {

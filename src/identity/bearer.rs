@@ -1,9 +1,11 @@
-//! Bearer tokens: from the `Authorization` header to a verified principal (RFC 6750, RFC 7519, RFC 8725, RFC 9068).
+//! Bearer tokens: from the `Authorization` header to a verified principal (RFC 6750, RFC 7519, RFC 7662, RFC 8725, RFC 9068).
 //!
 //! A token is first looked for among the verified ones by the hash of the whole of it; only a new token is taken apart. Its
-//! unverified `iss` picks the one issuer that may have signed it, never "try them all". What a token is bound to (`cnf`) is
-//! read here; whether the caller holds it is asked by policy, with every request, as is what a route demands.
+//! unverified `iss` picks the one issuer that may have signed it, never "try them all"; a token that is not signed goes to the
+//! one issuer of the route that answers questions. What a token is bound to (`cnf`) is read here; whether the caller holds
+//! it is asked by policy, with every request, as is what a route demands.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use super::confirmation;
 pub use super::credential::{
     CredentialError, Presented, Scheme, presented, presented_by_either, well_formed,
 };
+use super::introspection::{Introspector, Question, ask};
 use super::issuer::{Issuer, IssuerRules, MAX_TOKEN_BYTES, TokenType};
 use super::jwks::NoKey;
 use super::jws::{self, FormError, Header, Unverified};
@@ -23,7 +26,7 @@ use crate::exchange::last_token::{LastToken, Proof};
 use crate::exchange::principal::{IdentityHeaders, Principal};
 use crate::state::keys::Refresh;
 
-/// Why a token is not accepted. For the log only: the client learns `invalid_token`, the same for all but the last.
+/// Why a token is not accepted. For the log only: the client learns `invalid_token`, the same for all but the last two.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
     /// Not a signed token in compact form.
@@ -71,6 +74,15 @@ pub enum TokenError {
     /// `iat` is longer ago than the issuer's tokens may be old.
     #[error("the token is too old")]
     TooOld,
+    /// The issuer says that it is not active: unknown, expired or withdrawn.
+    #[error("the issuer says that the token is not active")]
+    Inactive,
+    /// Named in the operator's list.
+    #[error("the token is revoked")]
+    Revoked,
+    /// No answer from the issuer: 503, since the fault is not the client's.
+    #[error("the issuer cannot be asked about the token")]
+    IntrospectionUnavailable,
     /// No usable keys: 503, since the fault is not the client's.
     #[error("the keys of the issuer are not available")]
     KeysUnavailable {
@@ -98,6 +110,9 @@ impl TokenError {
             Self::DuplicateClaim => "duplicate-claim",
             Self::Critical => "critical",
             Self::TooOld => "too-old",
+            Self::Inactive => "inactive",
+            Self::Revoked => "revoked",
+            Self::IntrospectionUnavailable => "introspection-unavailable",
             Self::KeysUnavailable { .. } => "keys-unavailable",
         }
     }
@@ -165,7 +180,7 @@ pub fn recall(
 fn still_counts(proof: Proof, issuers: &[Arc<Issuer>], now: u64) -> Option<Arc<Principal>> {
     let issuer = issuers.iter().find(|held| held.serial == proof.issuer)?;
     let counts = has_the_word(issuer, issuers)
-        && issuer.keys.version(now) == Some(proof.version)
+        && issuer.version(now) == Some(proof.version)
         && now < proof.principal.expires;
     counts.then(|| {
         issuer.counts().token("cached");
@@ -184,7 +199,7 @@ fn has_the_word(issuer: &Arc<Issuer>, issuers: &[Arc<Issuer>]) -> bool {
 
 fn recall_digest(digest: &Sha256, issuers: &[Arc<Issuer>], now: u64) -> Option<Proof> {
     issuers.iter().find_map(|issuer| {
-        let version = issuer.keys.version(now)?;
+        let version = issuer.version(now)?;
         let principal = issuer.tokens.get(digest, version, now)?;
         if !has_the_word(issuer, issuers) {
             return None;
@@ -198,15 +213,16 @@ fn recall_digest(digest: &Sha256, issuers: &[Arc<Issuer>], now: u64) -> Option<P
     })
 }
 
-/// Verifies a token against the issuers that a route accepts. `now` in Unix seconds.
+/// Verifies a token that `client` shows against the issuers that a route accepts. `now` in Unix seconds.
 ///
-/// Waits only when a key set must be fetched: none is there yet, or none of its keys fits.
+/// Waits only when a key set must be fetched (none is there yet, or none of its keys fits) or the issuer is asked.
 ///
 /// # Errors
 /// See [`TokenError`].
 pub async fn verify(
     token: &str,
     issuers: &[Arc<Issuer>],
+    client: IpAddr,
     now: u64,
 ) -> Result<Arc<Principal>, TokenError> {
     if token.len() > MAX_TOKEN_BYTES {
@@ -216,6 +232,15 @@ pub async fn verify(
     if let Some(proof) = recall_digest(&digest, issuers, now) {
         return Ok(proof.principal);
     }
+    let question = Question {
+        token,
+        digest: &digest,
+        client,
+        now,
+    };
+    if let Some(issuer) = oracle(token, issuers) {
+        return counted(issuer, "introspected", ask_alone(issuer, question).await);
+    }
     let parts = match jws::take_apart(token) {
         Ok(parts) => parts,
         Err(error) => return refuse_early(error.into(), issuers),
@@ -224,13 +249,47 @@ pub async fn verify(
         Ok(issuer) => issuer,
         Err(error) => return refuse_early(error, issuers),
     };
-    let verified = verify_with(issuer, (token, &digest), &parts, now).await;
-    issuer.counts().token(
-        verified
-            .as_ref()
-            .map_or_else(TokenError::code, |_| "verified"),
-    );
-    verified
+    if issuer.is_unsigned() {
+        return counted(issuer, "introspected", ask_alone(issuer, question).await);
+    }
+    let verified = verify_with(issuer, question, &parts).await;
+    counted(issuer, "verified", verified)
+}
+
+/// Whom to ask about a token that does not look signed: the issuer of the route that answers questions. The file names
+/// one at most for a route: an opaque token says nothing of who issued it, and is nobody else's to see.
+fn oracle<'a>(token: &str, issuers: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issuer>> {
+    let issuer = issuers.iter().find(|issuer| issuer.answers_questions())?;
+    (!jws::has_signed_form(token)).then_some(issuer)
+}
+
+/// Judges a token by the word of its issuer alone, and remembers it for as long as that word is believed.
+async fn ask_alone(
+    issuer: &Arc<Issuer>,
+    question: Question<'_>,
+) -> Result<Arc<Principal>, TokenError> {
+    if question.token.len() > issuer.rules().max_token_bytes {
+        return Err(TokenError::TooLong);
+    }
+    // Read before the question: what changes meanwhile must not be taken for known.
+    let version = issuer.version(question.now);
+    let principal = ask(issuer, question).await?;
+    if let Some(version) = version {
+        issuer
+            .tokens
+            .put(*question.digest, version, Arc::clone(&principal));
+    }
+    Ok(principal)
+}
+
+fn counted(
+    issuer: &Issuer,
+    well: &'static str,
+    verdict: Result<Arc<Principal>, TokenError>,
+) -> Result<Arc<Principal>, TokenError> {
+    let outcome = verdict.as_ref().map_or_else(TokenError::code, |_| well);
+    issuer.counts().token(outcome);
+    verdict
 }
 
 /// A refusal before the issuer is known counts for the only one that could have been meant.
@@ -251,22 +310,36 @@ fn pick<'a>(claims: &Claims, issuers: &'a [Arc<Issuer>]) -> Result<&'a Arc<Issue
 
 async fn verify_with(
     issuer: &Arc<Issuer>,
-    (token, digest): (&str, &Sha256),
+    question: Question<'_>,
     parts: &Unverified<'_>,
-    now: u64,
 ) -> Result<Arc<Principal>, TokenError> {
-    let rules = issuer.rules();
-    if token.len() > rules.max_token_bytes {
+    let (rules, now) = (issuer.rules(), question.now);
+    if question.token.len() > rules.max_token_bytes {
         return Err(TokenError::TooLong);
     }
     if !rules.algorithms.contains(&parts.header.algorithm) {
         return Err(TokenError::Algorithm);
     }
     check_type(&parts.header, rules.token_type)?;
-    let version = verify_signature(issuer, parts, now).await?;
-    check_use(&parts.header, &parts.claims)?;
-    let principal = Arc::new(judge(rules, &parts.claims, now)?);
-    issuer.tokens.put(*digest, version, Arc::clone(&principal));
+    // Before the list is asked; see `Revocations::version`.
+    let list = issuer.list_version();
+    let keys = verify_signature(issuer, parts, now).await?;
+    check_use(parts.header.media_type.as_deref(), &parts.claims)?;
+    check_profile(rules.token_type, &parts.claims)?;
+    let mut principal = judge(rules, &parts.claims, now)?;
+    issuer.check_revoked(&parts.claims)?;
+    if issuer.introspector().is_some_and(Introspector::asks_always) {
+        let answer = ask(issuer, question).await?;
+        if !answer.subject.is_empty() && answer.subject != principal.subject {
+            return Err(TokenError::BadClaim("sub"));
+        }
+        principal.expires = principal.expires.min(answer.expires);
+    }
+    let principal = Arc::new(principal);
+    let version = keys.wrapping_add(list);
+    issuer
+        .tokens
+        .put(*question.digest, version, Arc::clone(&principal));
     Ok(principal)
 }
 
@@ -306,8 +379,26 @@ fn check_type(header: &Header, wanted: TokenType) -> Result<(), TokenError> {
     }
 }
 
-/// Judges the claims of a token whose signature holds.
-fn judge(rules: &IssuerRules, claims: &Claims, now: u64) -> Result<Principal, TokenError> {
+/// RFC 9068 §2.2: what an access token of that type always says; `iss`, `exp` and `aud` every token must say.
+fn check_profile(wanted: TokenType, claims: &Claims) -> Result<(), TokenError> {
+    if wanted != TokenType::AtJwt {
+        return Ok(());
+    }
+    for name in ["sub", "client_id", "jti"] {
+        let said = claims::string(claims, name)?;
+        said.filter(|said| !said.is_empty())
+            .ok_or(TokenError::MissingClaim(name))?;
+    }
+    claims::seconds(claims, "iat")?.ok_or(TokenError::MissingClaim("iat"))?;
+    Ok(())
+}
+
+/// Judges the claims of a token whose signature holds, or whose issuer vouches for them.
+pub(super) fn judge(
+    rules: &IssuerRules,
+    claims: &Claims,
+    now: u64,
+) -> Result<Principal, TokenError> {
     let expires = check_times(rules, claims, now)?;
     check_audience(rules, claims)?;
     let subject = claims::string(claims, "sub")?.unwrap_or_default();
@@ -387,10 +478,10 @@ fn check_audience(rules: &IssuerRules, claims: &Claims) -> Result<(), TokenError
 }
 
 /// Refuses tokens that were made for something else than to be shown to an API as they are.
-fn check_use(header: &Header, claims: &Claims) -> Result<(), TokenError> {
+pub(super) fn check_use(media_type: Option<&str>, claims: &Claims) -> Result<(), TokenError> {
     // Keycloak names the use of a token in a claim of its own; older versions copy the nonce into access tokens.
     let declared = claims.get("typ").and_then(Value::as_str);
-    let is_access = header.media_type.as_deref() == Some("at+jwt")
+    let is_access = media_type == Some("at+jwt")
         || declared.is_some_and(|typ| typ.eq_ignore_ascii_case("bearer"));
     let is_other = declared.is_some_and(|typ| {
         ["id", "refresh", "offline", "logout"]

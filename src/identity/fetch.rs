@@ -1,7 +1,8 @@
-//! One small GET, for key sets and discovery documents: HTTP/1.1 over rustls, a fresh connection each time.
+//! One small request to an issuer, for key sets, discovery documents and questions about tokens: HTTP/1.1 over rustls, a
+//! fresh connection each time.
 //!
-//! Made for documents of an issuer that the operator named, fetched every few minutes: no pool, no redirects, no cookies,
-//! no compression, a cap on time and size. URLs never come from a token.
+//! Made for an issuer that the operator named: no pool, no redirects, no cookies, no compression, a cap on time and size.
+//! URLs never come from a token.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -49,9 +50,9 @@ pub enum LocationError {
 /// Why a fetch gave nothing. For the log.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// Longer than [`DEADLINE`].
-    #[error("no complete answer within {} s", DEADLINE.as_secs())]
-    Deadline,
+    /// Longer than this.
+    #[error("no complete answer within {} ms", .0.as_millis())]
+    Deadline(Duration),
     /// The name has no (permitted) address, or nobody answers there, or TLS failed.
     #[error("cannot connect: {0}")]
     Connect(#[from] std::io::Error),
@@ -134,12 +135,46 @@ impl Location {
     }
 
     async fn get_within(&self, deadline: Duration) -> Result<Bytes, FetchError> {
-        tokio::time::timeout(deadline, self.connect())
-            .await
-            .map_err(|_| FetchError::Deadline)?
+        let mut request = self.request(Method::GET, Bytes::new());
+        let accept = "application/jwk-set+json, application/json";
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        self.send(request, deadline).await
     }
 
-    async fn connect(&self) -> Result<Bytes, FetchError> {
+    /// Sends a form (`application/x-www-form-urlencoded`) and gives the JSON that comes back.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; never more than [`MAX_BODY`] bytes nor later than `deadline`.
+    pub async fn post(
+        &self,
+        form: String,
+        authorization: Option<&HeaderValue>,
+        deadline: Duration,
+    ) -> Result<Bytes, FetchError> {
+        let mut request = self.request(Method::POST, Bytes::from(form));
+        let headers = request.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::ACCEPT, json);
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(header::CONTENT_TYPE, form);
+        if let Some(authorization) = authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        self.send(request, deadline).await
+    }
+
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        deadline: Duration,
+    ) -> Result<Bytes, FetchError> {
+        tokio::time::timeout(deadline, self.connect(request))
+            .await
+            .map_err(|_| FetchError::Deadline(deadline))?
+    }
+
+    async fn connect(&self, request: Request<Full<Bytes>>) -> Result<Bytes, FetchError> {
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await?
             // A name such as `localhost` is only as local as the resolver says.
@@ -148,57 +183,53 @@ impl Location {
         let stream = TcpStream::connect(addresses.as_slice()).await?;
         match &self.tls {
             Some((tls, name)) => {
-                self.exchange(tls.connect(name.clone(), stream).await?)
-                    .await
+                let stream = tls.connect(name.clone(), stream).await?;
+                exchange(stream, request).await
             }
-            None => self.exchange(stream).await,
+            None => exchange(stream, request).await,
         }
     }
 
-    async fn exchange<S>(&self, stream: S) -> Result<Bytes, FetchError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let request = self.request();
-        let mut answer = pin!(async {
-            let response = sender.send_request(request).await?;
-            if response.status() != StatusCode::OK {
-                return Err(FetchError::Status(response.status()));
-            }
-            if response
-                .headers()
-                .get(header::CONTENT_ENCODING)
-                .is_some_and(|coding| coding != "identity")
-            {
-                return Err(FetchError::Encoded);
-            }
-            read(response.into_body()).await
-        });
-        tokio::select! {
-            answer = &mut answer => answer,
-            // The connection may end well before the body was taken out; if it ended badly, the answer says so.
-            _ = connection => answer.await,
-        }
-    }
-
-    fn request(&self) -> Request<Empty<Bytes>> {
-        let mut request = Request::new(Empty::new());
+    fn request(&self, method: Method, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
         *request.uri_mut() = Uri::from(self.path.clone());
         let headers = request.headers_mut();
         if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
             headers.insert(header::HOST, host);
         }
-        headers.insert(
-            header::ACCEPT,
-            HeaderValue::from_static("application/jwk-set+json, application/json"),
-        );
         headers.insert(header::USER_AGENT, HeaderValue::from_static("portcullis"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         request
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, FetchError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let mut answer = pin!(async {
+        let response = sender.send_request(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        if response
+            .headers()
+            .get(header::CONTENT_ENCODING)
+            .is_some_and(|coding| coding != "identity")
+        {
+            return Err(FetchError::Encoded);
+        }
+        read(response.into_body()).await
+    });
+    tokio::select! {
+        answer = &mut answer => answer,
+        // The connection may end well before the body was taken out; if it ended badly, the answer says so.
+        _ = connection => answer.await,
     }
 }
 
@@ -344,7 +375,7 @@ mod tests {
             .unwrap()
             .get_within(Duration::from_millis(20))
             .await;
-        assert!(matches!(silent, Err(FetchError::Deadline)));
+        assert!(matches!(silent, Err(FetchError::Deadline(_))));
         drop(listener);
         assert!(matches!(
             Location::new(&url, None).unwrap().get().await,

@@ -1,25 +1,33 @@
 //! An issuer: whose tokens are accepted, under which rules, with which keys. Outlives a reload while its part of the file
 //! stays the same; a changed part makes a fresh issuer with an empty token table. Used by `bearer`.
 //!
-//! Keys come from a file, a URL, a discovery document (`OpenID` Connect Discovery §4) or a shared secret; fetches run on the
-//! runtime of the worker that noticed the need and never hold up tokens whose key is known.
+//! Keys come from a file, a URL, a discovery document (`OpenID` Connect Discovery §4) or a shared secret, or there are none and
+//! the issuer is asked; fetches run on the runtime of the worker that noticed the need and never hold up tokens whose key is
+//! known. A start while the issuer is down may go on with the key set that was kept on disk.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::claims::parse_object;
+use super::bearer::TokenError;
+use super::claims::{Claims, parse_object};
 pub use super::counts::{Counts, TOKEN_OUTCOMES};
 use super::fetch::{FetchError, Location, LocationError};
+use super::introspection::Introspector;
+pub use super::issuers::Issuers;
 use super::jwks::{KeySet, KeySetError};
 use super::jws::{Algorithm, KeyKind};
+use super::kept::{self, KeptError, Origin};
+use super::revocations::{RevocationError, Revocations};
 pub use super::rules::{
-    DpopRules, Fetching, IssuerConfig, IssuerRules, KeySource, MAX_TOKEN_BYTES, TokenType,
+    Asked, ClientAuth, DpopRules, Fetching, Introspection, IssuerConfig, IssuerRules, KeySource,
+    MAX_TOKEN_BYTES, TokenType,
 };
 use crate::crypto::rng;
 use crate::state::tokens::VerifiedTokens;
@@ -57,6 +65,9 @@ pub enum IssuerError {
     /// The file holds no key for the allowed algorithms.
     #[error("`{0}` holds no key for the allowed algorithms")]
     NoKey(PathBuf),
+    /// The list of revoked tokens.
+    #[error(transparent)]
+    Revoked(#[from] RevocationError),
 }
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -69,6 +80,8 @@ pub struct Issuer {
     location: Option<Location>,
     pub(super) keys: Arc<Refreshed<KeySet>>,
     pub(super) tokens: VerifiedTokens,
+    introspector: Option<Introspector>,
+    revoked: Option<Revocations>,
     counts: Counts,
 }
 
@@ -83,7 +96,7 @@ impl Issuer {
     }
 
     /// The same, its fetched keys shared with the issuer that it takes the place of.
-    fn with_keys(
+    pub(super) fn with_keys(
         config: IssuerConfig,
         inherited: Option<Arc<Refreshed<KeySet>>>,
     ) -> Result<Arc<Self>, IssuerError> {
@@ -103,7 +116,7 @@ impl Issuer {
                     pace(fetching),
                 )
             }
-            KeySource::File(_) | KeySource::Secret(_) => (None, NEVER_STALE),
+            KeySource::File(_) | KeySource::Secret(_) | KeySource::Unsigned => (None, NEVER_STALE),
         };
         let keys = inherited.unwrap_or_else(|| Refreshed::new(pace));
         match &config.keys {
@@ -113,11 +126,18 @@ impl Issuer {
             KeySource::Secret(secret) => {
                 keys.put(KeySet::from_secret(secret, &config.rules.algorithms)?, 0);
             }
+            KeySource::Unsigned => {
+                keys.put(KeySet::none(), 0);
+            }
             KeySource::Url { .. } | KeySource::Discovery(_) => {}
         }
+        let asked = config.introspection.as_ref();
+        let revoked = config.revoked.as_deref();
         let tokens = VerifiedTokens::new(config.token_entries);
         Ok(Arc::new(Self {
             serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+            introspector: asked.map(Introspector::new).transpose()?,
+            revoked: revoked.map(Revocations::open).transpose()?,
             config,
             location,
             keys,
@@ -134,6 +154,10 @@ impl Issuer {
         let mut issuer = Self::new(config)?;
         if let Some(issuer) = Arc::get_mut(&mut issuer) {
             issuer.location = None;
+            issuer
+                .introspector
+                .iter_mut()
+                .for_each(Introspector::go_offline);
         }
         Ok(issuer)
     }
@@ -158,25 +182,75 @@ impl Issuer {
         self.keys.version(now).is_some()
     }
 
-    /// The file that its keys stand in, where they do.
-    pub fn key_file(&self) -> Option<PathBuf> {
-        match &self.config.keys {
-            KeySource::File(path) => Some(path.clone()),
-            _ => None,
+    /// Whom to ask about tokens, where that is done.
+    pub(super) fn introspector(&self) -> Option<&Introspector> {
+        self.introspector.as_ref()
+    }
+
+    /// Whether the issuer is asked about tokens that are not signed.
+    pub fn answers_questions(&self) -> bool {
+        self.introspector.is_some()
+    }
+
+    /// Whether no token is judged by a signature.
+    pub(super) fn is_unsigned(&self) -> bool {
+        self.config.keys == KeySource::Unsigned
+    }
+
+    /// The version of the list of revoked tokens, for those who remember a verdict.
+    pub(super) fn list_version(&self) -> u64 {
+        self.revoked.as_ref().map_or(0, Revocations::version)
+    }
+
+    /// The version of what tokens are judged by at `now`, keys and revoked tokens; `None` without usable keys. Either part
+    /// only ever rises, so their sum tells any change.
+    pub(super) fn version(&self, now: u64) -> Option<u64> {
+        Some(self.keys.version(now)?.wrapping_add(self.list_version()))
+    }
+
+    /// Refuses a token that is named in the list of revoked ones.
+    pub(super) fn check_revoked(&self, claims: &Claims) -> Result<(), TokenError> {
+        match &self.revoked {
+            Some(list) if list.covers(claims) => Err(TokenError::Revoked),
+            _ => Ok(()),
         }
     }
 
-    /// Reads the key file again; true when it changed. Without a file: false.
+    /// How many entries each bounded table has: verified tokens, held answers, revoked tokens and subjects.
+    pub fn entries(&self) -> [(&'static str, usize); 3] {
+        let answers = self.introspector.as_ref().map_or(0, Introspector::answers);
+        let revoked = self.revoked.as_ref().map_or(0, Revocations::entries);
+        [
+            ("verified", self.tokens.len()),
+            ("answers", answers),
+            ("revoked", revoked),
+        ]
+    }
+
+    /// Files whose change is to be noticed.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let keys = match &self.config.keys {
+            KeySource::File(path) => Some(path),
+            _ => None,
+        };
+        let files = keys.into_iter().chain(&self.config.revoked);
+        files.cloned().collect()
+    }
+
+    /// Reads the key file and the list of revoked tokens again; true when one of them changed.
     ///
     /// # Errors
-    /// The file is unreadable or holds no usable key; the last good keys stay.
-    pub fn reload_file(&self) -> Result<bool, IssuerError> {
-        match &self.config.keys {
-            KeySource::File(path) => Ok(self
-                .keys
-                .put(read_file(path, &self.config.rules.algorithms)?, 0)),
-            _ => Ok(false),
-        }
+    /// The first that is unreadable, or holds no usable key; its last good content stays, and the other one is read.
+    pub fn reload_files(&self) -> Result<bool, IssuerError> {
+        let listed = self.revoked.as_ref().map(Revocations::reload).transpose();
+        let keys = match &self.config.keys {
+            KeySource::File(path) => {
+                let keys = read_file(path, &self.config.rules.algorithms)?;
+                self.keys.put(keys, 0)
+            }
+            _ => false,
+        };
+        Ok(listed?.unwrap_or(false) || keys)
     }
 
     /// Fetches the keys now and then for as long as somebody else holds the issuer. Spawn it once, on any runtime; it
@@ -233,16 +307,22 @@ impl Issuer {
             _ => self.fetch_keys(location).await,
         };
         self.counts.fetched(fetched.is_ok());
-        fetched
-            .inspect_err(|error| tracing::warn!(issuer = %self.config.rules.name, %error, "key set could not be fetched"))
-            .ok()
+        match fetched {
+            Ok((keys, json)) => {
+                self.keep(json).await;
+                Some(keys)
+            }
+            Err(error) => {
+                tracing::warn!(issuer = %self.config.rules.name, %error, "key set could not be fetched");
+                self.restore();
+                None
+            }
+        }
     }
 
-    async fn fetch_keys(&self, location: &Location) -> Result<KeySet, DocumentError> {
-        Ok(KeySet::parse(
-            &location.get().await?,
-            &self.config.rules.algorithms,
-        )?)
+    async fn fetch_keys(&self, location: &Location) -> Result<(KeySet, Bytes), DocumentError> {
+        let json = location.get().await?;
+        Ok((KeySet::parse(&json, &self.config.rules.algorithms)?, json))
     }
 
     /// `OpenID` Connect Discovery §4.3: the document must name the very issuer it was asked about.
@@ -250,7 +330,7 @@ impl Issuer {
         &self,
         location: &Location,
         fetching: &Fetching,
-    ) -> Result<KeySet, DocumentError> {
+    ) -> Result<(KeySet, Bytes), DocumentError> {
         let document =
             parse_object(&location.get().await?).map_err(|_| DocumentError::Discovery)?;
         let text = |name| {
@@ -264,6 +344,54 @@ impl Issuer {
         }
         let keys = Location::new(text("jwks_uri")?, fetching.ca.as_deref())?;
         self.fetch_keys(&keys).await
+    }
+
+    /// The file that keeps the key set over a restart, whose keys it is for, and for how many seconds they are used.
+    fn kept(&self) -> Option<(PathBuf, Origin, u64)> {
+        let (source, fetching) = match &self.config.keys {
+            KeySource::Url { url, fetching } => (url.as_str(), fetching),
+            KeySource::Discovery(fetching) => ("discovery", fetching),
+            _ => return None,
+        };
+        let origin = Origin {
+            issuer: self.config.rules.issuer.clone(),
+            source: source.to_owned(),
+        };
+        Some((fetching.keep.clone()?, origin, fetching.stale.as_secs()))
+    }
+
+    /// Keeps a fetched key set for the next start.
+    async fn keep(&self, json: Bytes) {
+        let Some((path, origin, _)) = self.kept() else {
+            return;
+        };
+        let saved =
+            tokio::task::spawn_blocking(move || kept::save(&path, &origin, &json, unix_seconds()))
+                .await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(issuer = %self.config.rules.name, %error, "key set could not be kept on disk");
+        }
+    }
+
+    /// Takes the kept key set where there is none yet. Called within a fetch, which is the one writer of keys.
+    fn restore(&self) {
+        let Some((path, origin, stale)) = self.kept().filter(|_| self.keys.latest().is_none())
+        else {
+            return;
+        };
+        let issuer = &self.config.rules.name;
+        let keys = kept::load(&path, &origin, (unix_seconds(), stale)).and_then(|(json, at)| {
+            let keys = KeySet::parse(&json, &self.config.rules.algorithms);
+            Ok((keys.map_err(|_| KeptError::Malformed)?, at))
+        });
+        match keys {
+            Ok((keys, fetched)) => {
+                self.keys.put(keys, fetched);
+                tracing::warn!(%issuer, "the key set kept on disk is used until the issuer answers");
+            }
+            Err(KeptError::Missing) => {}
+            Err(error) => tracing::warn!(%issuer, %error, "no kept key set"),
+        }
     }
 }
 
@@ -344,84 +472,6 @@ fn read_file(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, IssuerErro
         Err(IssuerError::NoKey(path.to_owned()))
     } else {
         Ok(keys)
-    }
-}
-
-/// The issuers in use, by name; outside the snapshot, so that a reload keeps keys and verified tokens.
-#[derive(Debug, Default)]
-pub struct Issuers {
-    held: Mutex<Vec<Arc<Issuer>>>,
-    reach: Reach,
-}
-
-/// Whether key sets may be fetched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Reach {
-    #[default]
-    Network,
-    Disk,
-}
-
-impl Issuers {
-    /// No issuer yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// No issuer yet, and none that fetches: for verbs that work without a network.
-    pub fn offline() -> Self {
-        Self {
-            reach: Reach::Disk,
-            ..Self::default()
-        }
-    }
-
-    /// The issuer for this part of the file: the one in use where nothing about it changed, else a fresh one, which has
-    /// the keys of one in use if they would be fetched in the same way. Nothing is put to use before [`Issuers::keep`],
-    /// so a reload that fails later leaves no trace.
-    ///
-    /// # Errors
-    /// See [`Issuer::new`].
-    pub fn prepare(&self, config: IssuerConfig) -> Result<Arc<Issuer>, IssuerError> {
-        let held = self.list();
-        if let Some(same) = held.iter().find(|issuer| issuer.config == config) {
-            return Ok(Arc::clone(same));
-        }
-        if self.reach == Reach::Disk {
-            return Issuer::offline(config);
-        }
-        let keys = held
-            .iter()
-            .find(|issuer| issuer.config.fetches_as(&config))
-            .map(|issuer| Arc::clone(&issuer.keys));
-        Issuer::with_keys(config, keys)
-    }
-
-    /// Puts exactly these issuers to use and gives back those that are new, for which [`Issuer::keep_fresh`] is to be
-    /// spawned.
-    pub fn keep(&self, issuers: Vec<Arc<Issuer>>) -> Vec<Arc<Issuer>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = issuers
-            .iter()
-            .filter(|new| !held.iter().any(|old| Arc::ptr_eq(old, new)))
-            .cloned()
-            .collect();
-        *held = issuers;
-        fresh
-    }
-
-    /// The issuers in use.
-    pub fn list(&self) -> Vec<Arc<Issuer>> {
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Whether each of them has keys to work with now.
-    pub fn are_ready(&self) -> bool {
-        let now = unix_seconds();
-        self.list().iter().all(|issuer| issuer.has_keys(now))
     }
 }
 

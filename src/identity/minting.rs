@@ -1,8 +1,8 @@
 //! For the unit tests of this room only: keys, tokens and a key-set server made on the spot.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::jws::Algorithm;
 
@@ -133,37 +133,39 @@ impl Minter {
     }
 }
 
-/// A key-set server on a free port of this machine; it dies with the runtime of the test.
+/// A server of key sets or of answers about tokens, on a free port of this machine; it dies with the runtime of the test.
 pub(super) struct KeyServer {
     pub(super) url: String,
-    answer: Arc<ArcSwap<String>>,
-    requests: Arc<AtomicU32>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    answer: ArcSwap<String>,
+    /// Each request as it came, head and body.
+    requests: Mutex<Vec<String>>,
+    pause: ArcSwap<Duration>,
+    at_once: AtomicU32,
+    most_at_once: AtomicU32,
 }
 
 impl KeyServer {
     pub(super) async fn start(answer: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys?x=1", listener.local_addr().unwrap());
-        let answer = Arc::new(ArcSwap::from_pointee(answer));
-        let requests = Arc::new(AtomicU32::new(0));
-        let (answering, counting) = (Arc::clone(&answer), Arc::clone(&requests));
+        let shared = Arc::new(Shared {
+            answer: ArcSwap::from_pointee(answer),
+            requests: Mutex::default(),
+            pause: ArcSwap::from_pointee(Duration::ZERO),
+            at_once: AtomicU32::new(0),
+            most_at_once: AtomicU32::new(0),
+        });
+        let serving = Arc::clone(&shared);
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                counting.fetch_add(1, Ordering::SeqCst);
-                let answer = answering.load_full();
-                tokio::spawn(async move {
-                    let mut request = [0; 4096];
-                    let read = stream.read(&mut request).await.unwrap_or(0);
-                    assert!(request[..read].starts_with(b"GET /"));
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                });
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(Arc::clone(&serving).serve(stream));
             }
         });
-        Self {
-            url,
-            answer,
-            requests,
-        }
+        Self { url, shared }
     }
 
     /// One that serves these keys.
@@ -172,11 +174,60 @@ impl KeyServer {
     }
 
     pub(super) fn answer_with(&self, answer: String) {
-        self.answer.store(Arc::new(answer));
+        self.shared.answer.store(Arc::new(answer));
+    }
+
+    /// Lets this time pass before each answer.
+    pub(super) fn pause(&self, time: Duration) {
+        self.shared.pause.store(Arc::new(time));
     }
 
     pub(super) fn requests(&self) -> u32 {
-        self.requests.load(Ordering::SeqCst)
+        u32::try_from(self.seen().len()).unwrap()
+    }
+
+    /// Each request as it came, head and body.
+    pub(super) fn seen(&self) -> Vec<String> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    pub(super) fn most_at_once(&self) -> u32 {
+        self.shared.most_at_once.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    async fn serve(self: Arc<Self>, mut stream: TcpStream) {
+        let request = read_request(&mut stream).await;
+        assert!(request.starts_with("GET /") || request.starts_with("POST /"));
+        self.requests.lock().unwrap().push(request);
+        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        let pause = **self.pause.load();
+        tokio::time::sleep(pause).await;
+        let answer = self.answer.load_full();
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+/// The head, and as much of a body as it announces.
+async fn read_request(stream: &mut TcpStream) -> String {
+    let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut piece).await.unwrap_or(0);
+        request.extend_from_slice(&piece[..read]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            assert!(read > 0, "half a request: {text}");
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return text;
+        }
     }
 }
 

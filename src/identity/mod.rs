@@ -1,7 +1,8 @@
 //! Who is asking: claims, key sets, bearer tokens, API keys, client certificates, signatures of requests.
 //!
 //! `bearer` makes a principal of the token that `credential` found; `issuer` holds `rules`, keys, verified tokens and
-//! `counts`; `jws`, `claims` and `confirmation` read the token, `jwks` the keys, `fetch` brings them. `dpop` checks the `proof`
+//! `counts`, `issuers` all of them; `jws` and `claims` read the token, `jwks` the keys, `fetch` brings them and `kept` has
+//! those of before; `introspection` asks the issuer about a token, `revocations` the operator's list. `dpop` checks the `proof`
 //! that a token is its caller's own, by the `thumbprint` of the key that it is bound to. `certificate` reads that of a connection. `statement` is what backends are told.
 //! `signer` is whoever signs requests, `message` what is signed; `sigv4`, `http_signature` and `webhook` are ways of
 //! signing, `once` what of them may be used once.
@@ -16,12 +17,16 @@ mod credential;
 pub mod dpop;
 pub mod fetch;
 pub mod http_signature;
+mod introspection;
 pub mod issuer;
+mod issuers;
 pub mod jwks;
 pub mod jws;
+mod kept;
 pub mod message;
 pub mod once;
 pub mod proof;
+pub mod revocations;
 mod rules;
 pub mod signer;
 pub mod sigv4;

@@ -123,6 +123,8 @@ pub struct Fetching {
     pub floor: Duration,
     /// How long keys are used while fetches fail.
     pub stale: Duration,
+    /// A file that keeps the last good key set over a restart.
+    pub keep: Option<PathBuf>,
 }
 
 impl Default for Fetching {
@@ -133,6 +135,7 @@ impl Default for Fetching {
             refresh: Duration::from_mins(10),
             floor: Duration::from_secs(30),
             stale: Duration::from_hours(24),
+            keep: None,
         }
     }
 }
@@ -140,7 +143,7 @@ impl Default for Fetching {
 /// Where the keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// A JSON Web Key Set on disk, read at start and by [`super::issuer::Issuer::reload_file`].
+    /// A JSON Web Key Set on disk, read at start and by [`super::issuer::Issuer::reload_files`].
     File(PathBuf),
     /// A JSON Web Key Set at a URL.
     Url {
@@ -153,6 +156,55 @@ pub enum KeySource {
     Discovery(Fetching),
     /// A secret shared with the issuer, for HMAC.
     Secret(Secret),
+    /// None: the issuer is asked about every token.
+    Unsigned,
+}
+
+/// How the issuer is asked about a token (RFC 7662).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introspection {
+    /// https, or http to a loopback address.
+    pub url: String,
+    /// A PEM file of certificates to trust beside those of the system.
+    pub ca: Option<PathBuf>,
+    /// The name under which this gate asks.
+    pub client_id: String,
+    /// The password of that name.
+    pub client_secret: Secret,
+    /// How name and password are shown (RFC 6749 §2.3.1).
+    pub auth: ClientAuth,
+    /// Which tokens are asked about.
+    pub when: Asked,
+    /// How long an active token is believed without asking again, never beyond its expiry.
+    pub cache: Duration,
+    /// How long a refused token is not asked about again.
+    pub negative_cache: Duration,
+    /// The longest wait for an answer, the wait for a turn included.
+    pub timeout: Duration,
+    /// The most questions under way at once; one client has at most a quarter of them.
+    pub concurrency: usize,
+    /// Whether an answer without `aud` refuses the token.
+    pub require_audience: bool,
+}
+
+/// How a client shows its name and password to the issuer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// In `Authorization: Basic`.
+    #[default]
+    Basic,
+    /// In the form.
+    Post,
+}
+
+/// Which tokens an issuer is asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// Those that are no signed tokens.
+    #[default]
+    Opaque,
+    /// All: signed ones too, after their signature held.
+    Always,
 }
 
 /// The whole of an issuer's part of the file.
@@ -164,6 +216,10 @@ pub struct IssuerConfig {
     pub keys: KeySource,
     /// How many verified tokens are remembered.
     pub token_entries: usize,
+    /// How the issuer is asked about tokens, when it is.
+    pub introspection: Option<Introspection>,
+    /// A file of tokens and subjects that no longer count.
+    pub revoked: Option<PathBuf>,
 }
 
 impl IssuerConfig {
@@ -173,6 +229,8 @@ impl IssuerConfig {
             rules,
             keys,
             token_entries: DEFAULT_ENTRIES,
+            introspection: None,
+            revoked: None,
         }
     }
 

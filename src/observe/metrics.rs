@@ -112,6 +112,10 @@ pub struct IssuerReading {
     pub tokens: Vec<(&'static str, u64)>,
     /// Fetches of the key set by outcome.
     pub fetches: Vec<(&'static str, u64)>,
+    /// Questions about tokens by outcome.
+    pub questions: Vec<(&'static str, u64)>,
+    /// What each table holds.
+    pub entries: Vec<(&'static str, usize)>,
 }
 
 impl Metrics {

@@ -130,21 +130,26 @@ fn encode_issuers(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::
         .unwrap_or_default();
     let mut tokens = counter(out, "tokens_verified", "Tokens that were judged")?;
     for issuer in &issuers {
-        for (outcome, count) in issuer.tokens.iter().filter(|(_, count)| *count > 0) {
-            add_count(
-                &mut tokens,
-                &[("issuer", issuer.name.as_str()), ("outcome", outcome)],
-                *count,
-            )?;
-        }
+        add_outcomes(&mut tokens, &issuer.name, &issuer.tokens)?;
     }
     let mut fetches = counter(out, "jwks_fetches", "Fetches of a key set")?;
     for issuer in &issuers {
-        for (outcome, count) in issuer.fetches.iter().filter(|(_, count)| *count > 0) {
-            add_count(
-                &mut fetches,
-                &[("issuer", issuer.name.as_str()), ("outcome", outcome)],
-                *count,
+        add_outcomes(&mut fetches, &issuer.name, &issuer.fetches)?;
+    }
+    let help = "Questions to an issuer about a token";
+    let mut questions = counter(out, "introspections", help)?;
+    for issuer in &issuers {
+        add_outcomes(&mut questions, &issuer.name, &issuer.questions)?;
+    }
+    let help = "Tokens that are remembered, and entries of the list of revoked ones";
+    let mut entries = gauge(out, "issuer_entries", help)?;
+    for issuer in &issuers {
+        for (table, count) in &issuer.entries {
+            let labels = [("issuer", issuer.name.as_str()), ("table", table)];
+            add_value(
+                &mut entries,
+                &labels,
+                i64::try_from(*count).unwrap_or(i64::MAX),
             )?;
         }
     }
@@ -169,6 +174,18 @@ fn encode_replays(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::
             let labels = [("signer", signer.name.as_str()), ("outcome", *outcome)];
             add_count(&mut refused, &labels, *count)?;
         }
+    }
+    Ok(())
+}
+
+/// The outcomes that came about.
+fn add_outcomes(
+    family: &mut MetricEncoder<'_>,
+    issuer: &str,
+    outcomes: &[(&'static str, u64)],
+) -> fmt::Result {
+    for (outcome, count) in outcomes.iter().filter(|(_, count)| *count > 0) {
+        add_count(family, &[("issuer", issuer), ("outcome", outcome)], *count)?;
     }
     Ok(())
 }
@@ -348,6 +365,8 @@ mod tests {
                 name: "corp".to_owned(),
                 tokens: vec![("valid", 1), ("expired", 0)],
                 fetches: vec![("fetched", 1)],
+                questions: vec![("held-back", 2)],
+                entries: vec![("revoked", 3)],
             }]
         });
         metrics.refusal(Stage::Authn, Reason::TokenInvalid, Mode::Enforce);
@@ -374,6 +393,8 @@ mod tests {
             "portcullis_proofs_remembered 0",
             "portcullis_tokens_verified_total{issuer=\"corp\",outcome=\"valid\"} 1",
             "portcullis_jwks_fetches_total{issuer=\"corp\",outcome=\"fetched\"} 1",
+            "portcullis_introspections_total{issuer=\"corp\",outcome=\"held-back\"} 2",
+            "portcullis_issuer_entries{issuer=\"corp\",table=\"revoked\"} 3",
             "portcullis_certificate_expiry_seconds{name=\"app\"} ",
             "portcullis_build_info{version=\"",
         ] {

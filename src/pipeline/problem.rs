@@ -238,6 +238,10 @@ fn push_html(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// What the client can do about it. It says nothing that the status does not say already.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table: a line or two for each reason"
+)]
 const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::MalformedHead
@@ -295,9 +299,10 @@ const fn advice(reason: Reason) -> &'static str {
         | Reason::UpstreamBroken
         | Reason::UpstreamTimeout
         | Reason::UpstreamError => "Try again later. If it lasts, tell the operator.",
-        Reason::BreakerOpen | Reason::KeysUnavailable | Reason::Overloaded => {
-            "Try again in a moment."
-        }
+        Reason::BreakerOpen
+        | Reason::KeysUnavailable
+        | Reason::IntrospectionUnavailable
+        | Reason::Overloaded => "Try again in a moment.",
     }
 }
 

@@ -39,7 +39,10 @@ pub fn halt(
     let (decision, cause) = match &halt {
         // Nothing is wrong with the request: the gate could not do its part.
         Halt::Refuse(refusal)
-            if matches!(refusal.reason, Reason::KeysUnavailable | Reason::Overloaded) =>
+            if matches!(
+                refusal.reason,
+                Reason::KeysUnavailable | Reason::IntrospectionUnavailable | Reason::Overloaded
+            ) =>
         {
             (Decision::Failed, cause_of(refusal))
         }

@@ -170,6 +170,8 @@ fn reading(issuer: &Issuer) -> IssuerReading {
         name: issuer.rules().name.to_string(),
         tokens: issuer.counts().tokens().collect(),
         fetches: issuer.counts().fetches().to_vec(),
+        questions: issuer.counts().questions().collect(),
+        entries: issuer.entries().to_vec(),
     }
 }
 
@@ -211,7 +213,7 @@ impl Reloader {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match bring_up(&self.source, &self.survivors, Color::Never) {
             Ok(mut in_use) => {
-                self.read_keys();
+                self.read_issuers();
                 for worker in &self.workers {
                     in_use.replaced = Some(worker.replace(Arc::clone(&in_use.snapshot)));
                 }
@@ -231,12 +233,12 @@ impl Reloader {
         }
     }
 
-    /// Reads the key files of the issuers that stay as they are. Only behind a good file: a reload that is rejected
-    /// changes nothing.
-    fn read_keys(&self) {
+    /// Reads the key files and the lists of revoked tokens of the issuers that stay as they are. Only behind a good file: a
+    /// reload that is rejected changes nothing.
+    fn read_issuers(&self) {
         for issuer in self.survivors.issuers.list() {
-            if let Err(error) = issuer.reload_file() {
-                tracing::error!(%error, "key set not reloaded, the last good one stays");
+            if let Err(error) = issuer.reload_files() {
+                tracing::error!(%error, "a file of an issuer is not reloaded, its last good content stays");
             }
         }
     }

@@ -124,7 +124,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     files.extend(identity.files);
     files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
     let issuers = issuers::whole(&books.issuers);
-    files.extend(issuers.iter().filter_map(|issuer| issuer.key_file()));
+    files.extend(issuers.iter().flat_map(|issuer| issuer.files()));
     let clusters: Vec<_> = upstreams.clusters.into_values().flatten().collect();
     Some(Compiled {
         snapshot: Snapshot {
@@ -142,10 +142,10 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         files,
         limiters,
         endpoints: upstreams.endpoints,
-        issuers,
         roles: books.roles.names().map(ToOwned::to_owned).collect(),
         statements: identity.statements,
         replays: signers.replays,
+        issuers,
     })
 }
 

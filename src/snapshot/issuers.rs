@@ -1,16 +1,85 @@
 //! `[issuers.NAME]` to issuers at work.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{dpop, survivors::Survivors};
 use crate::{
-    config::{At, HttpsUrl, OneOrMany, Reader},
+    config::{At, HttpsUrl, Key, Kind, OneOrMany, Reader, Section},
     identity::{
         claims::ClaimPath,
-        issuer::{Fetching, IssuerConfig, IssuerRules, KeySource, TokenType},
+        issuer::{
+            Asked, ClientAuth, Fetching, Introspection, IssuerConfig, IssuerRules, KeySource,
+            TokenType,
+        },
         jws::Algorithm,
     },
     policy::authn::IssuerBook,
+};
+
+/// `[issuers.NAME.introspection]`
+pub static INTROSPECTION: Section = Section {
+    name: "introspection",
+    doc: "how the issuer is asked about tokens (RFC 7662)",
+    keys: &[
+        Key::new(
+            "url",
+            Kind::Url,
+            "introspection endpoint; https, or http to a loopback address",
+            "",
+        ),
+        Key::new(
+            "client_id",
+            Kind::String,
+            "name under which this gate asks",
+            "",
+        ),
+        Key::new("client_secret", Kind::Secret, "its password", ""),
+        Key::new(
+            "auth",
+            Kind::Choice(&["basic", "post"]),
+            "name and password in Authorization, or in the form",
+            "\"basic\"",
+        ),
+        Key::new(
+            "when",
+            Kind::Choice(&["opaque", "always"]),
+            "ask about tokens that are not signed, or about signed ones too",
+            "\"opaque\"",
+        ),
+        Key::new(
+            "cache",
+            Kind::Duration,
+            "how long an active token is believed without asking again",
+            "\"30s\"",
+        ),
+        Key::new(
+            "negative_cache",
+            Kind::Duration,
+            "how long a refused token is not asked about again",
+            "\"5s\"",
+        ),
+        Key::new(
+            "timeout",
+            Kind::Duration,
+            "longest wait for an answer",
+            "\"3s\"",
+        ),
+        Key::new(
+            "concurrency",
+            Kind::Integer {
+                min: 1,
+                max: 10_000,
+            },
+            "most questions at once, of one client a quarter of them",
+            "32",
+        ),
+        Key::new(
+            "require_audience",
+            Kind::Bool,
+            "refuse a token whose answer has no aud",
+            "true",
+        ),
+    ],
 };
 
 /// Compiles every issuer.
@@ -29,7 +98,23 @@ pub fn compile(root: &Reader<'_>, survivors: &Survivors, kept: &[Box<str>]) -> I
         });
         book.insert(name.to_owned(), issuer);
     }
+    refuse_shared_files(root);
     book
+}
+
+/// Two issuers that keep their keys in one file would take turns in it.
+fn refuse_shared_files(root: &Reader<'_>) {
+    let mut kept: HashMap<PathBuf, &str> = HashMap::new();
+    for (name, _, reader) in root.named("issuers") {
+        let Some(path) = reader.path("keep") else {
+            continue;
+        };
+        if let Some(other) = kept.get(&path) {
+            let message = format!("issuer `{other}` keeps its keys in this file");
+            reader.error("keep", message, Some("name one for each".into()));
+        }
+        kept.entry(path).or_insert(name);
+    }
 }
 
 fn compile_one(name: &str, at: At, reader: &Reader<'_>) -> Option<IssuerConfig> {
@@ -73,7 +158,61 @@ fn compile_one(name: &str, at: At, reader: &Reader<'_>) -> Option<IssuerConfig> 
     }
     rules.max_age = reader.get("max_age").unwrap_or(Duration::from_hours(24));
     rules.dpop = dpop::compile(reader);
-    Some(IssuerConfig::new(rules, keys))
+    let mut config = IssuerConfig::new(rules, keys);
+    config.introspection = introspection(name, reader);
+    config.revoked = reader.path("revoked");
+    Some(config)
+}
+
+fn introspection(name: &str, reader: &Reader<'_>) -> Option<Introspection> {
+    if !reader.has("introspection") {
+        return None;
+    }
+    let asked = reader.section("introspection");
+    for key in ["url", "client_id", "client_secret"] {
+        if !asked.has(key) {
+            let message = format!("the introspection of issuer `{name}` needs `{key}`");
+            let hint = "the issuer tells who may ask about tokens, and where";
+            asked.error(key, message, Some(hint.into()));
+        }
+    }
+    let url = asked.get::<HttpsUrl>("url")?.as_str().to_owned();
+    let client_id = asked.get("client_id")?;
+    let client_secret = asked.secret("client_secret")?;
+    let cache = asked.get("cache").unwrap_or(Duration::from_secs(30));
+    if cache > Duration::from_mins(5) {
+        let message = "this weakens the gate: a withdrawn token counts for long";
+        asked.relax("cache", message);
+    }
+    let require_audience = asked.get("require_audience").unwrap_or(true);
+    if !require_audience {
+        let message = "this weakens the gate: a token made for somebody else may count here";
+        asked.relax("require_audience", message);
+    }
+    let said = |key: &str, word: &str| asked.get::<String>(key).as_deref() == Some(word);
+    Some(Introspection {
+        url,
+        ca: reader.path("ca"),
+        client_id,
+        client_secret,
+        auth: if said("auth", "post") {
+            ClientAuth::Post
+        } else {
+            ClientAuth::Basic
+        },
+        when: if said("when", "always") {
+            Asked::Always
+        } else {
+            Asked::Opaque
+        },
+        cache,
+        negative_cache: asked
+            .get("negative_cache")
+            .unwrap_or(Duration::from_secs(5)),
+        timeout: asked.get("timeout").unwrap_or(Duration::from_secs(3)),
+        concurrency: asked.get("concurrency").unwrap_or(32),
+        require_audience,
+    })
 }
 
 fn role_paths(reader: &Reader<'_>) -> Vec<ClaimPath> {
@@ -105,34 +244,70 @@ fn key_source(name: &str, at: At, reader: &Reader<'_>) -> Option<KeySource> {
         );
         return None;
     }
-    let fetching = Fetching {
-        ca: reader.path("ca"),
-        refresh: reader.get("refresh").unwrap_or(Duration::from_mins(10)),
-        stale: reader.get("stale").unwrap_or(Duration::from_hours(24)),
-        ..Fetching::default()
-    };
+    let fetched = matches!(stated.first(), Some(&("jwks_url" | "discovery")));
+    if reader.has("keep") && !fetched {
+        let message = "only keys that are fetched can be kept";
+        let hint = "leave it out, or name `jwks_url` or `discovery = true`";
+        reader.error("keep", message, Some(hint.into()));
+    }
     match stated.first().copied() {
         Some("jwks_url") => {
             let url = reader.get::<HttpsUrl>("jwks_url")?;
             Some(KeySource::Url {
                 url: url.as_str().to_owned(),
-                fetching,
+                fetching: fetching(reader),
             })
         }
         Some("jwks_file") => reader.path("jwks_file").map(KeySource::File),
         Some("secret") => reader.secret("secret").map(KeySource::Secret),
         Some("discovery") if reader.get("discovery") == Some(true) => {
-            Some(KeySource::Discovery(fetching))
+            Some(KeySource::Discovery(fetching(reader)))
         }
+        None if reader.has("introspection") => Some(KeySource::Unsigned),
         _ => {
             reader.error_at(
                 at,
                 format!("issuer `{name}` has no keys"),
-                Some("add `jwks_url`, `jwks_file`, `secret` or `discovery = true`".into()),
+                Some(
+                    "add `jwks_url`, `jwks_file`, `secret` or `discovery = true`, or `introspection` for tokens without signature"
+                        .into(),
+                ),
             );
             None
         }
     }
+}
+
+fn fetching(reader: &Reader<'_>) -> Fetching {
+    let floor = reader.get("cooldown").unwrap_or(Duration::from_secs(30));
+    if floor < Duration::from_secs(1) {
+        let message = "a flood of made-up key names would be a flood at the issuer";
+        reader.error("cooldown", message, Some("at least `1s`".into()));
+    }
+    Fetching {
+        ca: reader.path("ca"),
+        refresh: reader.get("refresh").unwrap_or(Duration::from_mins(10)),
+        floor,
+        stale: reader.get("stale").unwrap_or(Duration::from_hours(24)),
+        keep: kept(reader),
+    }
+}
+
+/// The file for keys; its folder must be there when keys come, which is told now.
+fn kept(reader: &Reader<'_>) -> Option<PathBuf> {
+    let path = reader.path("keep")?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        let message = "the folder of this file is not there, so no keys are kept";
+        reader.warn(
+            "keep",
+            message,
+            Some("make it, writable by the gate alone".into()),
+        );
+    }
+    Some(path)
 }
 
 /// The issuers that are whole, to be kept.

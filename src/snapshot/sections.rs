@@ -1,6 +1,6 @@
 //! The sections of the file that are no policy: server, tls, admin, log, issuers.
 
-use super::dpop::DPOP;
+use super::{dpop::DPOP, issuers};
 use crate::config::{Key, Kind, Section};
 
 /// `[server]`
@@ -327,7 +327,7 @@ pub static ISSUER: Section = Section {
         Key::new(
             "ca",
             Kind::Path,
-            "authorities to trust for jwks_url beside those of the system, PEM",
+            "authorities to trust for the issuer's addresses beside those of the system, PEM",
             "",
         ),
         Key::new(
@@ -341,6 +341,30 @@ pub static ISSUER: Section = Section {
             Kind::Duration,
             "how long keys are used while fetches fail",
             "\"24h\"",
+        ),
+        Key::new(
+            "cooldown",
+            Kind::Duration,
+            "least time between two fetches of the key set, whatever tokens name",
+            "\"30s\"",
+        ),
+        Key::new(
+            "keep",
+            Kind::Path,
+            "file that keeps the last good key set for a start while the issuer is down",
+            "",
+        ),
+        Key::new(
+            "introspection",
+            Kind::Table(&issuers::INTROSPECTION),
+            "how the issuer is asked about tokens (RFC 7662)",
+            "",
+        ),
+        Key::new(
+            "revoked",
+            Kind::Path,
+            "list of tokens and subjects that no longer count: lines jti:VALUE, sub:VALUE, sub:VALUE before:SECONDS",
+            "",
         ),
         Key::new(
             "algorithms",

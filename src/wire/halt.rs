@@ -171,6 +171,7 @@ reasons! {
     UpstreamBroken = "upstream-broken", 502, "The backend gave an answer that cannot be passed on";
     BreakerOpen = "breaker-open", 503, "The backend is resting after failures";
     KeysUnavailable = "keys-unavailable", 503, "The keys that check this token are not available";
+    IntrospectionUnavailable = "introspection-unavailable", 503, "The issuer of this token cannot be asked about it";
     Overloaded = "overloaded", 503, "The gate is at its limit";
     UpstreamTimeout = "upstream-timeout", 504, "The backend took too long";
     VersionUnsupported = "version-unsupported", 505, "This version of HTTP is not supported";

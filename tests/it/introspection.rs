@@ -342,6 +342,12 @@ fn what_cannot_work_is_refused_when_the_file_is_read() {
         let said = check(&Gate::before(&origin).with(&sections), 2);
         assert!(said.contains(complaint), "{complaint}\n{said}");
     }
+}
+
+#[test]
+fn what_weakens_the_gate_is_told() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
     let weak = "cache = \"1h\"\nrequire_audience = false\n";
     let sections = issuer.section() + &issuer.introspection() + weak + ANY_TOKEN;
     let said = check(&Gate::before(&origin).with(&sections), 0);

@@ -27,15 +27,12 @@ fn text<'a>(vector: &'a Value, name: &str) -> &'a str {
 
 /// The key of a vector, for its algorithm or any other that is spoken.
 fn key_set(vector: &Value, algorithms: &[Algorithm]) -> KeySet {
-    match vector["key"]["k"].as_str() {
-        Some(secret) => {
-            let secret = Secret::new(decoded(secret));
-            KeySet::from_secret(&secret, &[Algorithm::Hs256]).expect("long enough")
-        }
-        None => {
-            let set = json!({"keys": [vector["key"]]}).to_string();
-            KeySet::parse(set.as_bytes(), algorithms).expect("a key set")
-        }
+    if let Some(secret) = vector["key"]["k"].as_str() {
+        let secret = Secret::new(decoded(secret));
+        KeySet::from_secret(&secret, &[Algorithm::Hs256]).expect("long enough")
+    } else {
+        let set = json!({"keys": [vector["key"]]}).to_string();
+        KeySet::parse(set.as_bytes(), algorithms).expect("a key set")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Beside a real OpenID provider: discovery, signed and opaque tokens, keys that change under load, an outage.
+//! Beside a real `OpenID` provider: discovery, signed and opaque tokens, keys that change under load, an outage.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -19,8 +19,8 @@ pub(super) enum Verdict {
     Refused(Stage, Reason, Option<&'static str>),
     /// A stage had the answer ready.
     Answered(Stage),
-    /// It depends on keys that are not on disk.
-    Unknown,
+    /// It depends on this, which is not on disk.
+    Unknown(&'static str),
 }
 
 impl Verdict {
@@ -29,7 +29,7 @@ impl Verdict {
         match self {
             Self::Forwarded => None,
             Self::Refused(stage, ..) | Self::Answered(stage) => Some(*stage),
-            Self::Unknown => Some(Stage::Authn),
+            Self::Unknown(_) => Some(Stage::Authn),
         }
     }
 }
@@ -139,7 +139,7 @@ impl<'a> Report<'a> {
                     .map_or(0, |answer| answer.status.as_u16());
                 vec![format!("answered: {status}")]
             }
-            Verdict::Unknown => {
+            Verdict::Unknown(_) => {
                 let mut lines = self.unverified.clone();
                 lines.push("verdict unknown".to_owned());
                 lines
@@ -152,7 +152,7 @@ impl<'a> Report<'a> {
         let finishing = matches!(stage, Stage::Headers | Stage::Cookies);
         if ended.is_some_and(|ended| ended < stage) && !finishing {
             return match self.verdict {
-                Verdict::Unknown => "unknown: depends on the token",
+                Verdict::Unknown(_) => "unknown: depends on the token",
                 _ => "not reached",
             };
         }
@@ -194,7 +194,7 @@ impl<'a> Report<'a> {
                 format!("refused: {} {}", reason.status().as_u16(), reason.code())
             }
             Verdict::Answered(stage) => format!("answered by the gate at stage {}", stage.as_str()),
-            Verdict::Unknown => "unknown: it depends on keys that are not on disk".to_owned(),
+            Verdict::Unknown(what) => format!("unknown: it depends on {what}"),
         }
     }
 }
@@ -246,7 +246,7 @@ impl fmt::Display for Report<'_> {
         };
         f.write_str(match self.verdict {
             Verdict::Forwarded => "\nanswer, if the backend says 200 and nothing else\n",
-            Verdict::Unknown => {
+            Verdict::Unknown(_) => {
                 "\nanswer, if the token holds and the backend says 200 and nothing else\n"
             }
             _ => "\nanswer\n",

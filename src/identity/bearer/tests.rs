@@ -8,7 +8,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{CredentialError, TokenError, presented, verify, well_formed};
+use super::{CredentialError, TokenError, presented, well_formed};
 use crate::crypto::secret::Secret;
 use crate::exchange::last_token::LastToken;
 use crate::exchange::principal::{Binding, Principal};
@@ -18,10 +18,12 @@ use crate::identity::issuer::{KeySource, TokenType};
 use crate::identity::jws::Algorithm;
 use crate::identity::minting::{KeyServer, Minter, encode, ok};
 
+mod asked;
 mod claims;
 mod keys;
 mod memory;
 mod proof;
+mod revoked;
 
 /// The token of a request as `authn` takes it: presented, then looked at.
 fn credential<'a>(
@@ -85,6 +87,15 @@ fn pair() -> (Minter, Arc<Issuer>) {
     let minter = Minter::new(Algorithm::Es256);
     let issuer = issuer_with(rules(), &[minter.jwk("k1")]);
     (minter, issuer)
+}
+
+/// Verifies for some client.
+async fn verify(
+    token: &str,
+    issuers: &[Arc<Issuer>],
+    now: u64,
+) -> Result<Arc<Principal>, TokenError> {
+    super::verify(token, issuers, [192, 0, 2, 7].into(), now).await
 }
 
 async fn check(issuer: &Arc<Issuer>, token: &str) -> Result<Arc<Principal>, TokenError> {

@@ -75,6 +75,7 @@ fn named_issuers(reader: &Reader<'_>, issuers: &IssuerBook) -> Vec<Arc<Issuer>> 
             ),
         }
     }
+    refuse_two_oracles(reader, &found);
     found
 }
 
@@ -89,6 +90,25 @@ fn unlike(reader: &Reader<'_>, before: &[Arc<Issuer>], issuer: &Issuer) {
                 "`{}` before it has the same `issuer` and judges its tokens; keep one of them",
                 first.rules().name
             )),
+        );
+    }
+}
+
+/// An opaque token says nothing of who issued it, and to show it to another issuer would give it away.
+fn refuse_two_oracles(reader: &Reader<'_>, issuers: &[Arc<Issuer>]) {
+    let mut asked = issuers.iter().filter(|issuer| issuer.answers_questions());
+    if let (Some(one), Some(other)) = (asked.next(), asked.next()) {
+        reader.error(
+            "issuers",
+            format!(
+                "an opaque token could be of `{}` or of `{}`",
+                one.rules().name,
+                other.rules().name
+            ),
+            Some(
+                "name one issuer with `introspection`, or put the others on routes of their own"
+                    .into(),
+            ),
         );
     }
 }
@@ -143,8 +163,8 @@ impl Bearer {
     /// Verifies the token, if one came, and that it is the caller's own.
     ///
     /// # Errors
-    /// 400 `invalid-request`, 401 `token-invalid`, `proof-invalid` and `proof-nonce-missing`, 503 `keys-unavailable` and
-    /// `overloaded`.
+    /// 400 `invalid-request`, 401 `token-invalid`, `proof-invalid` and `proof-nonce-missing`, 503 `keys-unavailable`,
+    /// `introspection-unavailable` and `overloaded`.
     pub(super) async fn identify(&self, exchange: &Exchange) -> Identified {
         let now = clock::unix_seconds_at(exchange.started);
         let shown = match self.presented(exchange) {
@@ -157,8 +177,8 @@ impl Bearer {
             return self.held(exchange, shown, principal);
         }
         match bearer::well_formed(shown.token) {
-            // Rare, and its future is large: it may wait for a key set.
-            Ok(token) => Box::pin(bearer::verify(token, &self.issuers, now))
+            // Rare, and its future is large: it may wait for the issuer.
+            Ok(token) => Box::pin(bearer::verify(token, &self.issuers, exchange.client, now))
                 .await
                 .map_err(|error| self.refused(exchange, shown.scheme, &error))
                 .and_then(|principal| self.held(exchange, shown, principal)),
@@ -196,10 +216,18 @@ impl Bearer {
     }
 
     fn refused(&self, exchange: &Exchange, scheme: Scheme, error: &TokenError) -> Halt {
-        if let TokenError::KeysUnavailable { retry_after } = error {
-            return refusal(Reason::KeysUnavailable)
-                .with(header::RETRY_AFTER, retry_after.as_secs().max(1).into())
-                .into();
+        let unavailable = |reason, seconds: u64| {
+            let refusal = refusal(reason).with(header::RETRY_AFTER, seconds.max(1).into());
+            refusal.into()
+        };
+        match error {
+            TokenError::KeysUnavailable { retry_after } => {
+                return unavailable(Reason::KeysUnavailable, retry_after.as_secs());
+            }
+            TokenError::IntrospectionUnavailable => {
+                return unavailable(Reason::IntrospectionUnavailable, 1);
+            }
+            _ => {}
         }
         let mut refusal = match &self.possession {
             Some(possession) if scheme == Scheme::Dpop => {

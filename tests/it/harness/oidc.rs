@@ -1,4 +1,4 @@
-//! A real OpenID provider: `tests/apps/oidc.mjs`, whose tokens, keys and answers are those of `oidc-provider`.
+//! A real `OpenID` provider: `tests/apps/oidc.mjs`, whose tokens, keys and answers are those of `oidc-provider`.
 
 use std::process::Command;
 

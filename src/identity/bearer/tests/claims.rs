@@ -127,7 +127,8 @@ async fn b21_types_of_token() {
         (json!(1), "malformed", "malformed"),
     ] {
         let header = json!({"alg": "ES256", "kid": "k1", "typ": typ});
-        let token = minter.raw(&header.to_string(), &claims().to_string());
+        let whole = claims_with(&json!({"client_id": "app", "jti": "1"}));
+        let token = minter.raw(&header.to_string(), &whole.to_string());
         assert_eq!(outcome(&any, &token).await, with_any, "{typ}");
         assert_eq!(outcome(&strict, &token).await, with_strict, "{typ}");
     }

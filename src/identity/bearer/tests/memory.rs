@@ -58,13 +58,13 @@ async fn a25_a_key_that_left_the_file_takes_its_tokens_with_it() {
     .unwrap();
     let token = old.mint("k1", &claims());
     check(&issuer, &token).await.unwrap();
-    assert!(!issuer.reload_file().unwrap());
+    assert!(!issuer.reload_files().unwrap());
     assert!(recall(token.as_bytes(), std::slice::from_ref(&issuer), NOW).is_some());
     std::fs::write(file.path(), "{").unwrap();
-    assert!(issuer.reload_file().is_err());
+    assert!(issuer.reload_files().is_err());
     assert_eq!(outcome(&issuer, &token).await, "verified");
     write(&[new.jwk("k2")]);
-    assert!(issuer.reload_file().unwrap());
+    assert!(issuer.reload_files().unwrap());
     assert_eq!(outcome(&issuer, &token).await, "unknown-key");
     assert_eq!(
         outcome(&issuer, &new.mint("k2", &claims())).await,
@@ -118,11 +118,11 @@ async fn a25_what_a_connection_remembers_ends_with_the_keys() {
     check(&issuer, &token).await.unwrap();
     let last = connection_that_knows(&token, &issuers);
     write(&[new.jwk("k2")]);
-    assert!(issuer.reload_file().unwrap());
+    assert!(issuer.reload_files().unwrap());
     assert!(bearer::recall(token.as_bytes(), &last, &issuers, NOW).is_none());
     // The very keys of before are another version, too.
     write(&[old.jwk("k1"), new.jwk("k2")]);
-    assert!(issuer.reload_file().unwrap());
+    assert!(issuer.reload_files().unwrap());
     assert!(bearer::recall(token.as_bytes(), &last, &issuers, NOW).is_none());
     check(&issuer, &token).await.unwrap();
     assert!(bearer::recall(token.as_bytes(), &last, &issuers, NOW).is_some());

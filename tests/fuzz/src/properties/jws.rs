@@ -57,7 +57,7 @@ fn has_one_reading(token: &str) -> bool {
     let value = |part: &str| -> Value { serde_json::from_slice(&bytes(part)).expect("JSON") };
     assert_eq!(
         read.message,
-        token[..header.len() + 1 + payload.len()].as_bytes()
+        &token.as_bytes()[..header.len() + 1 + payload.len()]
     );
     assert_eq!(read.signature, bytes(signature));
     assert!(!read.signature.is_empty());

@@ -1,0 +1,408 @@
+//! Questions to an issuer about a token that cannot be judged here, or not by its signature alone (RFC 7662). For `bearer`.
+//!
+//! Any number of requests with one token cause one question. Questions under way are bounded, and so are those of one
+//! client and the refused tokens of one client: a flood of made-up tokens is no flood at the issuer. What was answered is
+//! held for a short time, never beyond the token's expiry; no answer means no entry. Signed answers (RFC 9701) are not
+//! asked for.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use quick_cache::sync::Cache;
+use serde_json::Value;
+use thiserror::Error;
+use tokio::sync::{Semaphore, watch};
+
+use super::bearer::{self, TokenError};
+use super::claims::{self, Claims, parse_object};
+use super::fetch::{FetchError, Location, LocationError};
+use super::issuer::Issuer;
+use super::jws;
+use super::rules::{Asked, ClientAuth, Introspection, IssuerRules};
+use crate::crypto::digest::Sha256;
+use crate::exchange::principal::Principal;
+use crate::state::clock;
+use crate::state::limiter::{KeyHasher, Limit, Limiter, client_key};
+
+/// The most answers that are held.
+const MOST_ANSWERS: usize = 20_000;
+/// Tokens of one client that the issuer may refuse before that client's next ones are not asked about.
+const FAILURES: Limit = Limit {
+    quota: 120,
+    window: Duration::from_mins(1),
+    burst: 120,
+};
+/// The most clients whose refused tokens are counted apart.
+const MOST_CLIENTS: usize = 10_000;
+/// How many questions may wait for each that can be under way.
+const QUEUE: usize = 8;
+/// What stays as it is in a form (RFC 3986 §2.3).
+const FORM: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// What is asked about, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    /// The token.
+    pub(super) token: &'a str,
+    /// Its digest.
+    pub(super) digest: &'a Sha256,
+    /// Who showed it.
+    pub(super) client: IpAddr,
+    /// When, in Unix seconds.
+    pub(super) now: u64,
+}
+
+type Verdict = Result<Arc<Principal>, TokenError>;
+
+/// An answer that is held.
+#[derive(Clone)]
+struct Answer {
+    verdict: Verdict,
+    /// Unix second from which on it is asked again.
+    until: u64,
+    /// Version of the list of revoked tokens that it was judged by.
+    list: u64,
+}
+
+/// The desk at which an issuer is asked.
+pub(super) struct Introspector {
+    rules: Introspection,
+    /// `None` where nothing is ever asked.
+    location: Option<Location>,
+    authorization: Option<HeaderValue>,
+    under_way: Mutex<UnderWay>,
+    turns: Semaphore,
+    answers: Cache<Sha256, Answer>,
+    failures: Limiter,
+    hasher: KeyHasher,
+    /// Unix second of the last word in the log: a broken issuer is told once a second.
+    warned: AtomicU64,
+}
+
+/// Questions under way, each with the clients that it counts for.
+#[derive(Default)]
+struct UnderWay {
+    flights: HashMap<Sha256, watch::Receiver<Option<Verdict>>>,
+    clients: HashMap<IpAddr, usize>,
+}
+
+/// Why there is no answer. For the log.
+#[derive(Debug, Error)]
+enum AskError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("not an answer: a JSON object with a boolean `active` is expected")]
+    Malformed,
+    #[error("no answer within {} ms, the wait for a turn included", .0.as_millis())]
+    Late(Duration),
+    #[error("nobody is asked from here")]
+    Offline,
+}
+
+impl Introspector {
+    /// Checks the URL and makes the credentials ready.
+    pub(super) fn new(rules: &Introspection) -> Result<Self, LocationError> {
+        let location = Location::new(&rules.url, rules.ca.as_deref())?;
+        Ok(Self {
+            authorization: basic(rules),
+            location: Some(location),
+            under_way: Mutex::default(),
+            turns: Semaphore::new(rules.concurrency),
+            answers: Cache::new(MOST_ANSWERS),
+            failures: Limiter::new(FAILURES, MOST_CLIENTS),
+            hasher: KeyHasher::new(),
+            warned: AtomicU64::new(0),
+            rules: rules.clone(),
+        })
+    }
+
+    /// Never asks anybody from now on.
+    pub(super) fn go_offline(&mut self) {
+        self.location = None;
+    }
+
+    /// Whether signed tokens are asked about too.
+    pub(super) fn asks_always(&self) -> bool {
+        self.rules.when == Asked::Always
+    }
+
+    /// How many answers are held.
+    pub(super) fn answers(&self) -> usize {
+        self.answers.len()
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is held about a token.
+    fn held(&self, question: &Question<'_>, list: u64) -> Option<Verdict> {
+        let answer = self.answers.get(question.digest)?;
+        (question.now < answer.until && answer.list == list).then_some(answer.verdict)
+    }
+
+    /// Whether a client may have one more question under way: a quarter of all at most, not after too many refusals, and
+    /// not when all too many wait.
+    fn has_room(&self, under_way: &UnderWay, client: IpAddr) -> bool {
+        if under_way.flights.len() >= self.rules.concurrency.saturating_mul(QUEUE) {
+            return false;
+        }
+        let most = (self.rules.concurrency / 4).max(1);
+        let asked = under_way.clients.get(&client_key(client)).copied();
+        let key = self.hasher.client(client);
+        asked.unwrap_or_default() < most
+            && self.failures.check(key, 0, clock::now_ns()).is_allowed()
+    }
+
+    fn warn(&self, issuer: &str, error: &AskError) {
+        let now = clock::unix_seconds();
+        if self.warned.swap(now, Ordering::Relaxed) != now {
+            tracing::warn!(%issuer, %error, "the issuer could not be asked about a token");
+        }
+    }
+}
+
+/// Asks `issuer` about a token, once for all who bring it.
+///
+/// # Errors
+/// [`TokenError::Inactive`], whatever is wrong with the answer's members, and [`TokenError::IntrospectionUnavailable`] when there
+/// is no answer.
+pub(super) async fn ask(issuer: &Arc<Issuer>, question: Question<'_>) -> Verdict {
+    let Some(introspector) = issuer.introspector() else {
+        return Err(TokenError::Malformed);
+    };
+    if let Some(verdict) = introspector.held(&question, issuer.list_version()) {
+        return verdict;
+    }
+    let Some(mut answer) = board(issuer, introspector, &question) else {
+        issuer.counts().asked("held-back");
+        return Err(TokenError::IntrospectionUnavailable);
+    };
+    // An error means that the task was dropped with its runtime.
+    let answered = answer.wait_for(Option::is_some).await;
+    answered
+        .ok()
+        .and_then(|verdict| verdict.clone())
+        .unwrap_or(Err(TokenError::IntrospectionUnavailable))
+}
+
+/// Joins the question about this token, or puts it. `None`: this client has put too many.
+fn board(
+    issuer: &Arc<Issuer>,
+    introspector: &Introspector,
+    question: &Question<'_>,
+) -> Option<watch::Receiver<Option<Verdict>>> {
+    let mut under_way = introspector.under_way();
+    if let Some(flight) = under_way.flights.get(question.digest) {
+        return Some(flight.clone());
+    }
+    if !introspector.has_room(&under_way, question.client) {
+        return None;
+    }
+    let (sender, receiver) = watch::channel(None);
+    let flight = Flight {
+        issuer: Arc::clone(issuer),
+        digest: *question.digest,
+        client: question.client,
+    };
+    under_way.flights.insert(flight.digest, receiver.clone());
+    *under_way
+        .clients
+        .entry(client_key(flight.client))
+        .or_default() += 1;
+    drop(under_way);
+    let (token, now) = (question.token.to_owned(), question.now);
+    // On its own, so that a client that goes away gives its turn back only when the issuer has answered.
+    tokio::spawn(async move {
+        let verdict = flight.fly(&token, now).await;
+        drop(flight);
+        sender.send_replace(Some(verdict));
+    });
+    Some(receiver)
+}
+
+/// A question under way; its entries go when it does.
+struct Flight {
+    issuer: Arc<Issuer>,
+    digest: Sha256,
+    client: IpAddr,
+}
+
+impl Flight {
+    async fn fly(&self, token: &str, now: u64) -> Verdict {
+        let Some(introspector) = self.issuer.introspector() else {
+            return Err(TokenError::IntrospectionUnavailable);
+        };
+        // Before the list is asked: one that changes meanwhile ends what is held.
+        let list = self.issuer.list_version();
+        let verdict = match introspector.fetch(token).await {
+            Ok(Some(members)) => {
+                // What a signature vouches for need not be said again.
+                let signed = !self.issuer.is_unsigned() && jws::has_signed_form(token);
+                let demands = introspector.rules.require_audience && !signed;
+                judge((&*self.issuer, introspector), members, demands, now).map(Arc::new)
+            }
+            Ok(None) => Err(TokenError::Inactive),
+            Err(error) => {
+                self.issuer.counts().asked("failed");
+                introspector.warn(&self.issuer.rules().name, &error);
+                return Err(TokenError::IntrospectionUnavailable);
+            }
+        };
+        self.issuer.counts().asked("ok");
+        let until = if let Ok(principal) = &verdict {
+            principal.expires
+        } else {
+            let key = introspector.hasher.client(self.client);
+            introspector.failures.charge(key, 1, clock::now_ns());
+            now.saturating_add(introspector.rules.negative_cache.as_secs())
+        };
+        if now < until {
+            let answer = Answer {
+                verdict: verdict.clone(),
+                until,
+                list,
+            };
+            introspector.answers.insert(self.digest, answer);
+        }
+        verdict
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let Some(introspector) = self.issuer.introspector() else {
+            return;
+        };
+        let mut under_way = introspector.under_way();
+        under_way.flights.remove(&self.digest);
+        let client = client_key(self.client);
+        if let Some(asked) = under_way.clients.get_mut(&client) {
+            *asked = asked.saturating_sub(1);
+            if *asked == 0 {
+                under_way.clients.remove(&client);
+            }
+        }
+    }
+}
+
+impl Introspector {
+    /// The members of an answer; `None` when it says that the token is not active.
+    async fn fetch(&self, token: &str) -> Result<Option<Claims>, AskError> {
+        let Some(location) = &self.location else {
+            return Err(AskError::Offline);
+        };
+        let timeout = self.rules.timeout;
+        let asked = async {
+            let _turn = self.turns.acquire().await;
+            let form = form(&self.rules, token);
+            let authorization = self.authorization.as_ref();
+            location.post(form, authorization, timeout).await
+        };
+        let answer = tokio::time::timeout(timeout, asked)
+            .await
+            .map_err(|_| AskError::Late(timeout))??;
+        let members = parse_object(&answer).map_err(|_| AskError::Malformed)?;
+        match members.get("active") {
+            Some(Value::Bool(true)) => Ok(Some(members)),
+            Some(Value::Bool(false)) => Ok(None),
+            _ => Err(AskError::Malformed),
+        }
+    }
+}
+
+/// RFC 7662 §2.1, with the credentials where RFC 6749 §2.3.1 wants them.
+fn form(rules: &Introspection, token: &str) -> String {
+    let mut form = format!(
+        "token={}&token_type_hint=access_token",
+        utf8_percent_encode(token, FORM)
+    );
+    if rules.auth == ClientAuth::Post {
+        let secret = percent_encoding::percent_encode(rules.client_secret.expose(), FORM);
+        let name = utf8_percent_encode(&rules.client_id, FORM);
+        let _ = write!(form, "&client_id={name}&client_secret={secret}");
+    }
+    form
+}
+
+fn basic(rules: &Introspection) -> Option<HeaderValue> {
+    if rules.auth != ClientAuth::Basic {
+        return None;
+    }
+    let secret = percent_encoding::percent_encode(rules.client_secret.expose(), FORM);
+    let name = utf8_percent_encode(&rules.client_id, FORM);
+    let value = format!("Basic {}", STANDARD.encode(format!("{name}:{secret}")));
+    let mut value = HeaderValue::try_from(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Judges the members of an active token as the claims of a signed one. What RFC 7662 §2.2 lets the issuer leave out is
+/// filled in, `aud` unless it is demanded: the answer is the issuer's own, and is believed for no longer than it is held.
+fn judge(
+    (issuer, introspector): (&Issuer, &Introspector),
+    mut members: Claims,
+    demands_audience: bool,
+    now: u64,
+) -> Result<Principal, TokenError> {
+    let rules = issuer.rules();
+    check_members(rules, &members)?;
+    let held = now.saturating_add(introspector.rules.cache.as_secs());
+    let absent = held.max(now.saturating_add(1));
+    members.entry("exp").or_insert_with(|| absent.into());
+    if let (false, Some(audience)) = (demands_audience, rules.audience.first()) {
+        members
+            .entry("aud")
+            .or_insert_with(|| audience.as_str().into());
+    }
+    bearer::check_use(None, &members)?;
+    let principal = bearer::judge(rules, &members, now)?;
+    issuer.check_revoked(&members)?;
+    Ok(Principal {
+        expires: principal.expires.min(held),
+        ..principal
+    })
+}
+
+fn check_members(rules: &IssuerRules, members: &Claims) -> Result<(), TokenError> {
+    if claims::string(members, "iss")?.is_some_and(|issuer| issuer != rules.issuer) {
+        return Err(TokenError::Issuer);
+    }
+    claims::string(members, "client_id")?;
+    // A refresh token may be active too.
+    for member in ["token_type", "token_use"] {
+        let kind = claims::string(members, member)?;
+        let is_access = |kind: &str| {
+            ACCESS
+                .iter()
+                .any(|access| kind.eq_ignore_ascii_case(access))
+        };
+        if kind.is_some_and(|kind| !is_access(kind)) {
+            return Err(TokenError::Type);
+        }
+    }
+    Ok(())
+}
+
+/// What issuers call an access token: its type (RFC 6749 §7.1), its kind (RFC 8693 §3), or its use.
+const ACCESS: [&str; 5] = [
+    "bearer",
+    "dpop",
+    "access",
+    "access_token",
+    "urn:ietf:params:oauth:token-type:access_token",
+];
