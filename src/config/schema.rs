@@ -114,7 +114,9 @@ impl Definitions {
                 json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" })
             }
             Kind::Method => pattern("^[A-Z][A-Z_-]*$", "GET"),
-            Kind::String | Kind::HeaderValue | Kind::Path => json!({ "type": "string" }),
+            Kind::String | Kind::Hash | Kind::HeaderValue | Kind::Path => {
+                json!({ "type": "string" })
+            }
             // The grammar is code; any type is left to it.
             Kind::Checked(_) => json!({}),
             Kind::Secret => secret(),

@@ -93,6 +93,8 @@ pub enum Kind {
     Path,
     /// `{ env = "NAME" }` or `{ file = "path" }`
     Secret,
+    /// The hash of a secret as text; the secret itself may have been typed in its place, so no message shows it.
+    Hash,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list, in brackets.
@@ -120,7 +122,7 @@ impl Kind {
             Self::Bool => "`true` or `false`".into(),
             Self::Integer { .. } => "an integer".into(),
             Self::Number => "a number".into(),
-            Self::String | Self::Checked(_) => "a string".into(),
+            Self::String | Self::Hash | Self::Checked(_) => "a string".into(),
             Self::Duration => "a duration such as `30s`".into(),
             Self::Size => "a size such as `64KiB`".into(),
             Self::Network => "a network such as `10.0.0.0/8`".into(),

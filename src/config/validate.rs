@@ -82,7 +82,9 @@ fn unknown_key(key: &str, at: At, spec: &'static Section, path: &str) -> Problem
     let secret = meant
         .and_then(|name| spec.key(name))
         .is_some_and(|key| holds_secret(&key.kind, 0));
-    let show = if secret || sounds_secret(key) {
+    // Where the file has hashes alone, any other key may be followed by what was hashed.
+    let hashes = spec.keys.iter().any(|key| matches!(key.kind, Kind::Hash));
+    let show = if secret || hashes || sounds_secret(key) {
         Show::PlaceOnly
     } else {
         Show::Source
@@ -108,7 +110,7 @@ fn sounds_secret(key: &str) -> bool {
 /// Whether the value of such a key may be a secret that was typed into the file.
 fn holds_secret(kind: &Kind, depth: usize) -> bool {
     match kind {
-        Kind::Secret => true,
+        Kind::Secret | Kind::Hash => true,
         Kind::List(kind) | Kind::OneOrMany(kind) | Kind::Map(kind) => {
             depth < 8 && holds_secret(kind, depth + 1)
         }
@@ -222,14 +224,18 @@ fn named(table: &Table, spec: &'static Section, path: &str, problems: &Problems)
         }
         match &entry.value.node {
             Node::Table(table) => section(table, spec, &inner, problems),
-            _ => problems.push(
-                entry
-                    .value
-                    .expected("a table")
-                    .into_problem(entry.value.at, &inner),
-            ),
+            _ => problems.push(no_table(&entry.value, spec).into_problem(entry.value.at, &inner)),
         }
     }
+}
+
+/// A value where a section should stand; it may be the very secret that a key of the section is for.
+fn no_table(value: &Value, spec: &Section) -> Complaint {
+    if spec.keys.iter().any(|key| holds_secret(&key.kind, 0)) {
+        return Complaint::new(format!("expected a table, found {}", value.type_name()))
+            .concealed();
+    }
+    value.expected("a table")
 }
 
 /// The first kind that takes the value; otherwise the words of the only kind of that shape, or what all would take.
@@ -277,6 +283,7 @@ fn scalar(value: &Value, kind: &'static Kind) -> Result<(), Complaint> {
         Kind::Integer { min, max } => bounded(value, *min, *max),
         Kind::Number => accept::<f64>(value),
         Kind::String => accept::<String>(value),
+        Kind::Hash => accept::<String>(value).map_err(Complaint::concealed),
         Kind::Duration => accept::<Duration>(value),
         Kind::Size => accept::<Bytes>(value),
         Kind::Network => accept::<Cidr>(value),

@@ -119,16 +119,16 @@ impl TokenError {
 }
 
 impl TokenError {
-    /// Whether nobody who holds a key of the issuer made the token, as far as it was looked at.
+    /// Whether nobody who holds a key of the issuer made the token, as far as it was looked at. Not when the key is merely
+    /// not known here, as after a rotation that could not be fetched, nor when another issuer made it: such a token may
+    /// be good.
     pub const fn is_forgery(&self) -> bool {
         matches!(
             self,
             Self::Malformed
                 | Self::TooLong
                 | Self::Algorithm
-                | Self::UnknownKey
                 | Self::Signature
-                | Self::Issuer
                 | Self::DuplicateClaim
                 | Self::Critical
         )

@@ -69,7 +69,6 @@ pub async fn prove(route: &Route, record: &mut Record, arrival: &mut Arrival) ->
     record.exchange.principal = None;
     match failure {
         Failure::Unproven(refusal) if watched => {
-            record.exchange.forged |= refusal.forged;
             let note = (refusal.stage, refusal.reason);
             record.exchange.would_refuse.push(note);
             Ok(())

@@ -191,8 +191,8 @@ pub struct Required {
     means: Box<[Means]>,
     /// Fields that carry credentials, which the backend does not see.
     concealed: Vec<HeaderName>,
-    /// The one that carries API keys, with all that read like it.
-    concealed_key: Option<HeaderName>,
+    /// The one that carries API keys; backends read others of nearly that name as it.
+    key_header: Option<HeaderName>,
     /// What gives callers the nonce for their next proof, where an issuer asks for nonces.
     nonces: Option<Arc<Proofs>>,
     /// Whether the backend is told the certificate of the client.
@@ -323,8 +323,12 @@ impl Authn {
             for name in &required.concealed {
                 headers.remove(name);
             }
-            if let Some(name) = &required.concealed_key {
-                names::strip_alike(headers, name);
+            if let Some(name) = &required.key_header {
+                if required.concealed.is_empty() {
+                    names::strip_twins(headers, name);
+                } else {
+                    names::strip_alike(headers, name);
+                }
             }
         }
     }
@@ -387,10 +391,7 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
     let possession = means.iter().find_map(Means::possession);
     let concealed = concealed(&require, &reader, (books, possession));
     Authn::Required(Required {
-        concealed_key: key_header
-            .as_ref()
-            .filter(|_| !concealed.is_empty())
-            .map(|header| header.name.clone()),
+        key_header: key_header.as_ref().map(|header| header.name.clone()),
         concealed,
         nonces: possession.and_then(Possession::nonces).cloned(),
         forward_certificate: forward_certificate(&reader, books),
@@ -490,7 +491,8 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
         }
         Err(halt) => {
             exchange.unproven = None;
-            exchange.forged |= halt.is_forgery();
+            // What only watches refuses nobody, and bans nobody either.
+            exchange.forged |= required.mode == Mode::Enforce && halt.is_forgery();
             Err(required.announce(halt))
         }
     };

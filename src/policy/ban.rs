@@ -74,8 +74,17 @@ pub struct Ban {
     place: Box<str>,
 }
 
-/// Compiles the section; `bans` and `hasher` are those of the running gate.
-pub fn compile(reader: &Reader<'_>, bans: &Arc<Bans>, hasher: &KeyHasher) -> Ban {
+/// The bans of the running gate. What routes in monitor mode count is nothing to those that enforce.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// Who is refused.
+    pub enforced: Arc<Bans>,
+    /// Who would be.
+    pub watched: Arc<Bans>,
+}
+
+/// Compiles the section; `tables` and `hasher` are those of the running gate.
+pub fn compile(reader: &Reader<'_>, tables: &Tables, hasher: &KeyHasher) -> Ban {
     let mode: Mode = reader.get("mode").unwrap_or_default();
     if mode != Mode::Enforce {
         let message = format!(
@@ -109,7 +118,10 @@ pub fn compile(reader: &Reader<'_>, bans: &Arc<Bans>, hasher: &KeyHasher) -> Ban
     Ban {
         rules,
         mode,
-        bans: Arc::clone(bans),
+        bans: Arc::clone(match mode {
+            Mode::Monitor => &tables.watched,
+            Mode::Enforce | Mode::Off => &tables.enforced,
+        }),
         hasher: hasher.clone(),
         place: reader.stated_at(),
     }
@@ -187,20 +199,18 @@ impl Ban {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::header;
 
-    use super::{Ban, admit, compile, finish};
+    use super::{Ban, Tables, admit, compile, finish};
     use crate::{
         policy::trial::{compiled, errors, exchange, relaxations},
-        state::{bans::Bans, limiter::KeyHasher},
+        state::limiter::KeyHasher,
         wire::halt::{Halt, Reason},
     };
 
     fn ban(text: &str) -> Ban {
         compiled(text, |reader| {
-            compile(reader, &Arc::new(Bans::new(1)), &KeyHasher::new())
+            compile(reader, &Tables::default(), &KeyHasher::new())
         })
     }
 
@@ -242,7 +252,7 @@ mod tests {
     fn what_would_ban_nobody_is_an_error_or_is_told() {
         let judge = |text: &str| {
             errors(text, |reader| {
-                compile(reader, &Arc::new(Bans::new(1)), &KeyHasher::new())
+                compile(reader, &Tables::default(), &KeyHasher::new())
             })
         };
         assert_eq!(judge("window = '0s'").len(), 1);
@@ -252,7 +262,7 @@ mod tests {
         );
         assert!(judge("first = '2h'\nlongest = '2h'").is_empty());
         let told = relaxations("mode = 'off'", |reader| {
-            compile(reader, &Arc::new(Bans::new(1)), &KeyHasher::new())
+            compile(reader, &Tables::default(), &KeyHasher::new())
         });
         assert_eq!(told, ["this weakens the gate: bans are in mode `off`"]);
     }

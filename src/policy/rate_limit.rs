@@ -325,8 +325,8 @@ fn compile_one(table: &Reader<'_>, desk: &mut Desk<'_>) -> Option<RateLimit> {
     (mode != Mode::Off).then(|| RateLimit {
         name: name.into(),
         quoted,
+        cost: costs(table, &keys),
         keys,
-        cost: costs(table),
         mode,
         rules: limit,
         limiter,
@@ -334,7 +334,7 @@ fn compile_one(table: &Reader<'_>, desk: &mut Desk<'_>) -> Option<RateLimit> {
     })
 }
 
-fn costs(table: &Reader<'_>) -> Vec<(Occasion, u32)> {
+fn costs(table: &Reader<'_>, keys: &[BucketKey]) -> Vec<(Occasion, u32)> {
     let mut costs = Vec::new();
     for entry in table.entries("cost") {
         let cost = u32::from_value(&entry.value);
@@ -346,6 +346,16 @@ fn costs(table: &Reader<'_>) -> Vec<(Occasion, u32)> {
                 Some("such as `status_401 = 10` or `forged = 5`".into()),
             ),
         }
+    }
+    let of_refused = |(occasion, _): &(Occasion, u32)| {
+        matches!(occasion, Occasion::Forged | Occasion::Status(401))
+    };
+    if keys.contains(&BucketKey::Subject) && costs.iter().any(of_refused) {
+        table.error(
+            "cost",
+            "a limit by `subject` never sees who fails to authenticate, so this costs nothing",
+            Some("put it on a limit by `client`".into()),
+        );
     }
     costs
 }

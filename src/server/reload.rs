@@ -119,7 +119,7 @@ fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
                 })
         });
     }
-    let bans = Arc::clone(&survivors.bans);
+    let bans = Arc::clone(&survivors.bans.enforced);
     survivors.metrics.watch_bans(move || {
         let reading = bans.reading(clock::now_ns());
         BanReading {

@@ -95,12 +95,13 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let server = server::compile(&root);
     let identity = identity::compile(&root, survivors);
     let upstreams = upstreams::compile(&root, survivors, &identity);
-    let keys = api_keys::compile(&root, survivors);
+    let roles = roles::compile(&root);
+    let keys = api_keys::compile(&root, survivors, &roles);
     let signers = signers::compile(&root, survivors);
     let books = Books {
         issuers: issuers::compile(&root, survivors, &conditions::claims_read(&root)),
         api_keys: keys.book,
-        roles: roles::compile(&root),
+        roles,
         proofs: Arc::clone(&survivors.proofs),
         signers: signers.book,
         certificates: client_certificates::compile(&root),

@@ -19,8 +19,8 @@ use crate::{
         statement::StatementKeys,
     },
     observe::metrics::Metrics,
-    policy::rate_limit::Limiters,
-    state::{bans::Bans, limiter::KeyHasher, registry::Registry, spool::Spool},
+    policy::{ban, rate_limit::Limiters},
+    state::{limiter::KeyHasher, registry::Registry, spool::Spool},
     upstream::endpoint::{Endpoint, LinkRules},
 };
 
@@ -30,7 +30,7 @@ pub struct Survivors {
     /// Buckets by name of the limit.
     pub limiters: Limiters,
     /// Who failed to authenticate too often.
-    pub bans: Arc<Bans>,
+    pub bans: ban::Tables,
     /// Key sets and verified tokens.
     pub issuers: Issuers,
     /// Proofs of possession that were accepted lately.
@@ -77,7 +77,7 @@ impl Survivors {
         metrics.watch_proofs(move || u64::try_from(watched.remembered()).unwrap_or(u64::MAX));
         Self {
             limiters: Limiters::default(),
-            bans: Arc::default(),
+            bans: ban::Tables::default(),
             issuers: Issuers::new(),
             proofs,
             statement_keys: StatementKeys::default(),

@@ -57,11 +57,18 @@ pub fn strip_reserved(headers: &mut HeaderMap) -> usize {
 
 /// Removes a field and every one that gateways would read as it: `x_api_key` is `x-api-key` to them.
 pub fn strip_alike(headers: &mut HeaderMap, name: &HeaderName) {
-    let alike = |held: &HeaderName| {
-        let (held, name) = (held.as_str().bytes(), name.as_str().bytes());
-        held.map(folded).eq(name.map(folded))
+    headers.remove(name);
+    strip_twins(headers, name);
+}
+
+/// The same, but for the field of that very name: only what was judged goes on.
+pub fn strip_twins(headers: &mut HeaderMap, name: &HeaderName) {
+    let is_twin = |held: &HeaderName| {
+        let (held, folded_name) = (held.as_str().bytes(), name.as_str().bytes());
+        held.map(folded).eq(folded_name.map(folded))
     };
-    while let Some(held) = headers.keys().find(|held| alike(held)).cloned() {
+    let twins = |held: &&HeaderName| *held != name && is_twin(held);
+    while let Some(held) = headers.keys().find(twins).cloned() {
         headers.remove(held);
     }
 }

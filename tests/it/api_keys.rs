@@ -224,9 +224,13 @@ fn a_route_may_name_the_keys_that_count() {
         .with(&one.section("one", ""))
         .with(&two.section("two", ""))
         .with(&guarded("api_keys = [\"two\"]"))
+        .defaults("ban = { failures = 1 }")
         .start();
     expect_invalid(&show(&gate, &one.key));
+    // It was given to somebody, so nobody guessed it, and nobody is banned for it.
     show(&gate, &two.key).expect(200);
+    expect_invalid(&show(&gate, "a key that nobody was ever given"));
+    show(&gate, &two.key).expect(429);
 }
 
 #[test]
@@ -372,12 +376,12 @@ fn the_header_may_have_another_name_and_may_be_passed_on_by_choice() {
         missing.expect(401).headers("www-authenticate"),
         ["ApiKey realm=\"app.example\", header=\"X-Gate-Key\""]
     );
-    gate.get_with("/api", &[("X-Gate-Key", &made.key)])
-        .expect(200);
-    assert_eq!(
-        origin.only_request().head.all("x-gate-key"),
-        [made.key.as_str()]
-    );
+    // A backend that reads both as one name must not find a key that nobody judged.
+    let fields = [("X-Gate-Key", &*made.key), ("X_Gate_Key", "another")];
+    gate.get_with("/api", &fields).expect(200);
+    let seen = origin.only_request();
+    assert_eq!(seen.head.all("x-gate-key"), [made.key.as_str()]);
+    assert!(seen.head.all("x_gate_key").is_empty());
 }
 
 #[test]
@@ -482,7 +486,7 @@ fn check_tells_what_is_wrong_with_keys_and_shows_none() {
     let made = Made::new();
     let section = |lines: &str| made.section("partner", lines);
     let key_itself = format!("[api_keys.partner]\nhash = \"{}\"\n", made.key);
-    let cases: [(String, &[&str]); 9] = [
+    let cases: [(String, &[&str]); 13] = [
         (key_itself, &["not the hash of a key", "hash-key -"]),
         (
             "[api_keys.partner]\nowner = \"x\"\n".to_owned(),
@@ -491,6 +495,22 @@ fn check_tells_what_is_wrong_with_keys_and_shows_none() {
         (
             section("") + &made.section("second", ""),
             &["`partner` has the same key"],
+        ),
+        (
+            format!("[api_keys.partner]\nkey = \"{}\"\n", made.key),
+            &["unknown key `key`"],
+        ),
+        (
+            format!("[api_keys.partner]\nhsah = \"{}\"\n", made.key),
+            &["did you mean `hash`?"],
+        ),
+        (
+            format!("[api_keys]\npartner = \"{}\"\n", made.key),
+            &["expected a table, found a string"],
+        ),
+        (
+            section("roles = [\"admn\"]") + "[roles.admin]\n",
+            &["did you mean `admin`?"],
         ),
         (section("owner = \"\""), &["a key of nobody"]),
         (section("window = \"1m\""), &["a window without a quota"]),
@@ -510,6 +530,12 @@ fn check_tells_what_is_wrong_with_keys_and_shows_none() {
         }
         assert!(!said.contains(&made.key), "{said}");
     }
+}
+
+#[test]
+fn check_tells_what_is_wrong_with_the_keys_of_a_route() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let made = Made::new();
     for (auth, word) in [
         ("api_keys = [\"partnr\"]", "there is no API key `partnr`"),
         ("api_keys = []", "no key is named"),
@@ -520,7 +546,7 @@ fn check_tells_what_is_wrong_with_keys_and_shows_none() {
         ),
         ("api_key_header = \"X Key\"", "not a header name"),
     ] {
-        let (code, said) = check(directory.path(), &(section("") + &guarded(auth)));
+        let (code, said) = check(directory.path(), &(made.section("partner", "") + &guarded(auth)));
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(word), "no `{word}` in\n{said}");
     }

@@ -33,11 +33,19 @@ const TAKEN: &[&str] = &[
     "content-length",
     "content-type",
     "cookie",
+    "dpop",
     "expect",
     "host",
+    "http2-settings",
+    "keep-alive",
     "origin",
     "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "referer",
     "te",
+    "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
     "upgrade",
@@ -48,6 +56,8 @@ const TAKEN: &[&str] = &[
 #[derive(Debug)]
 pub struct ApiKeys {
     ring: KeyRing,
+    /// Every key of the file, where some of them do not count: who shows one of those has guessed nothing.
+    elsewhere: Option<KeyRing>,
     header: KeyHeader,
 }
 
@@ -96,12 +106,13 @@ pub(super) fn compile(reader: &Reader<'_>, books: &Books, header: &KeyHeader) ->
             Some("add a section `[api_keys.NAME]`; `portcullis hash-key` makes a key".into()),
         );
     }
-    let keys: Vec<Arc<ApiKey>> = match reader.get::<OneOrMany<String>>("api_keys") {
-        None => book.values().flatten().cloned().collect(),
-        Some(named) => named_keys(reader, book, &named.0),
-    };
+    let every = || KeyRing::new(book.values().flatten().cloned());
+    let named = reader.get::<OneOrMany<String>>("api_keys");
     ApiKeys {
-        ring: KeyRing::new(keys),
+        elsewhere: named.is_some().then(every),
+        ring: named.map_or_else(every, |named| {
+            KeyRing::new(named_keys(reader, book, &named.0))
+        }),
         header: header.clone(),
     }
 }
@@ -170,8 +181,7 @@ impl ApiKeys {
         let (place, principal) = match self.ring.find(presented.as_bytes(), now) {
             Ok((place, key)) => (place, Arc::clone(&key.principal)),
             Err(error) => {
-                let guessed = error == KeyError::Unknown && !presented.is_empty();
-                return Err(self.refused(exchange, error, guessed));
+                return Err(self.refused(exchange, error, presented.as_bytes()));
             }
         };
         exchange.quota_place = Some(place);
@@ -204,9 +214,12 @@ impl ApiKeys {
         self.challenge(refusal, exchange).into()
     }
 
-    fn refused(&self, exchange: &Exchange, error: KeyError, guessed: bool) -> Halt {
-        let mut refusal = refusal(Reason::ApiKeyInvalid).detail(error.code());
-        refusal.forged = guessed;
+    fn refused(&self, exchange: &Exchange, error: KeyError, presented: &[u8]) -> Halt {
+        let known = |ring: &KeyRing| ring.find(presented, 0).is_ok();
+        let not_here = error == KeyError::Unknown && self.elsewhere.as_ref().is_some_and(known);
+        let detail = if not_here { "not-here" } else { error.code() };
+        let mut refusal = refusal(Reason::ApiKeyInvalid).detail(detail);
+        refusal.forged = error == KeyError::Unknown && !not_here && !presented.is_empty();
         self.challenge(refusal, exchange).into()
     }
 }
