@@ -121,10 +121,9 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     }
     let mut limiters = LimiterBook::list(&routes.limiters);
     limiters.extend(keys.limiters);
-    let mut files = [loaded.files.as_slice(), &loaded.folders].concat();
-    files.extend(identity.files);
-    files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
     let issuers = issuers::whole(&books.issuers);
+    let mut files = [loaded.files.as_slice(), &loaded.folders, &identity.files].concat();
+    files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
     files.extend(issuers.iter().flat_map(|issuer| issuer.files()));
     let clusters: Vec<_> = upstreams.clusters.into_values().flatten().collect();
     Some(Compiled {

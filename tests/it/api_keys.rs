@@ -546,7 +546,10 @@ fn check_tells_what_is_wrong_with_the_keys_of_a_route() {
         ),
         ("api_key_header = \"X Key\"", "not a header name"),
     ] {
-        let (code, said) = check(directory.path(), &(made.section("partner", "") + &guarded(auth)));
+        let (code, said) = check(
+            directory.path(),
+            &(made.section("partner", "") + &guarded(auth)),
+        );
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(word), "no `{word}` in\n{said}");
     }
