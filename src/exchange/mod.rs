@@ -13,6 +13,7 @@ use crate::wire::{
     hop::Upgrade,
     host::Authority,
     path::Target,
+    trailers,
 };
 
 pub mod body_check;
@@ -85,6 +86,30 @@ pub struct Allowance {
     pub reset: u64,
 }
 
+/// What the client takes for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A call of gRPC, which is a POST over HTTP/2; it is answered as such, by the backend and by us.
+    Call,
+    /// A page that a browser opens, see [`Origin::opens_page`].
+    Page,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    fn of(head: &Head, opens_page: bool) -> Self {
+        let is_call = head.version == Version::HTTP_2
+            && head.method == Method::POST
+            && trailers::is_grpc(&head.headers);
+        match (is_call, opens_page) {
+            (true, _) => Self::Call,
+            (false, true) => Self::Page,
+            (false, false) => Self::Other,
+        }
+    }
+}
+
 /// One request, from its head to the end of its answer.
 #[derive(Debug)]
 pub struct Exchange {
@@ -107,6 +132,8 @@ pub struct Exchange {
     pub accept: Option<HeaderValue>,
     /// True when the client sent an `Authorization` field.
     pub had_authorization: bool,
+    /// What the client takes for an answer.
+    pub kind: Kind,
     /// The bucket of the route, once found, for limits that all requests of a route share.
     pub route_bucket: Option<u64>,
     /// The parameters of the path by name, decoded, where a condition of the route reads them.
@@ -150,6 +177,7 @@ impl Exchange {
         let user_agent = head.headers.get(http::header::USER_AGENT).cloned();
         let accept = head.headers.get(http::header::ACCEPT).cloned();
         let had_authorization = head.headers.contains_key(http::header::AUTHORIZATION);
+        let kind = Kind::of(&head, origin.opens_page);
         Box::new(Self {
             head,
             connection,
@@ -161,6 +189,7 @@ impl Exchange {
             user_agent,
             accept,
             had_authorization,
+            kind,
             route_bucket: None,
             parameters: Vec::new(),
             principal: None,
@@ -238,6 +267,8 @@ pub struct Origin {
     pub started: Instant,
     /// The client, as trusted proxies report it.
     pub client: Client,
+    /// A browser asks for a page to open, with no proxy between it and us that is known or says so.
+    pub opens_page: bool,
     /// Identity of the request.
     pub request_id: HeaderValue,
     /// Trace that it belongs to.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     crypto::websocket::Key,
-    exchange::Exchange,
+    exchange::{Exchange, Kind},
     observe::{access::Decision, metrics::UpstreamOutcome},
     policy::{self, mask_errors},
     snapshot::Route,
@@ -33,7 +33,7 @@ use crate::{
         body::{BodyBounds, ClientBody},
         halt::{Refusal, Stage},
         hop::{self, Upgrade},
-        trailers::{self, Trailers},
+        trailers::Trailers,
     },
 };
 
@@ -54,7 +54,6 @@ pub async fn forward(
 ) -> Response<AnswerBody> {
     let route = admitted.route();
     arrival.trailers = trailers_of(route, &recording.exchange);
-    recording.call = arrival.trailers == Trailers::Pass;
     let Some((body, progress)) = body_of(route, &mut arrival, &mut recording) else {
         let snapshot = Arc::clone(recording.snapshot());
         return respond::failure(&snapshot, &respond::internal(), Unread::Nothing, recording);
@@ -124,9 +123,7 @@ fn body_of(route: &Route, arrival: &mut Arrival, recording: &mut Recording) -> O
 
 /// Trailers go through the gate where gRPC needs them, and only from HTTP/2 to HTTP/2.
 fn trailers_of(route: &Route, exchange: &Exchange) -> Trailers {
-    let carried =
-        route.cluster.protocol == Protocol::Http2 && exchange.version() == Version::HTTP_2;
-    if carried && trailers::is_grpc(exchange.headers()) {
+    if exchange.kind == Kind::Call && route.cluster.protocol == Protocol::Http2 {
         Trailers::Pass
     } else {
         Trailers::Drop

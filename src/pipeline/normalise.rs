@@ -28,6 +28,15 @@ use crate::{
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Fetch Metadata: browsers set it, pages cannot.
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// What a proxy adds to a request that it passes on; it need not be one that is trusted.
+static RELAYED: [HeaderName; 4] = [
+    header::VIA,
+    header::FORWARDED,
+    forwarded::X_FORWARDED_FOR,
+    HeaderName::from_static("x-real-ip"),
+];
 /// Longest request id that is taken over from a trusted proxy.
 const REQUEST_ID_BYTES: usize = 128;
 
@@ -255,11 +264,23 @@ fn origin(
     Origin {
         started: Instant::now(),
         client: forwarded::client_of(peer, headers, &rules.trusted_proxies),
+        opens_page: !trusted && opens_page(headers),
         request_id: request_id.unwrap_or_else(|| {
             HeaderValue::from_bytes(id.as_bytes()).expect("hexadecimal digits are a valid value")
         }),
         trace: TraceContext::new(theirs(&TRACEPARENT), &id, span),
     }
+}
+
+/// Whether a browser says that it opens a page, and no proxy says that it passed this on.
+fn opens_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT);
+    // Few requests but these begin so; the rest need not be looked at further.
+    accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"))
+        && headers
+            .get(SEC_FETCH_MODE)
+            .is_some_and(|mode| mode == "navigate")
+        && !RELAYED.iter().any(|name| headers.contains_key(name))
 }
 
 fn is_request_id(value: &HeaderValue) -> bool {

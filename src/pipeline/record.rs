@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, StatusCode, Version, header::HeaderValue};
+use http::{Method, StatusCode, header::HeaderValue};
 
 use super::worker::{Held, Worker};
 use crate::{
@@ -24,7 +24,6 @@ use crate::{
     wire::{
         body::BodyProgress,
         halt::{Reason, Stage},
-        trailers,
     },
 };
 
@@ -68,8 +67,6 @@ pub struct Record {
     pub trail: Trail,
     /// Time from sending to the head of the backend's answer.
     pub upstream_duration: Duration,
-    /// It is known to be a gRPC call; until its fields are sent to the backend, these tell.
-    pub call: bool,
     /// The request body, when there was one.
     pub progress: Option<Arc<BodyProgress>>,
     worker: Arc<Worker>,
@@ -123,7 +120,6 @@ impl Recording {
             met: None,
             trail: Trail::default(),
             upstream_duration: Duration::ZERO,
-            call: false,
             progress: None,
             worker: Arc::clone(worker),
             client,
@@ -181,13 +177,6 @@ impl Record {
         if *self.exchange.method() == Method::HEAD || status == StatusCode::NOT_MODIFIED {
             self.ended = true;
         }
-    }
-
-    /// Whether the answer must be one of gRPC, which is spoken over HTTP/2 alone.
-    pub fn is_call(&self) -> bool {
-        let exchange = &self.exchange;
-        exchange.version() == Version::HTTP_2
-            && (self.call || trailers::is_grpc(exchange.headers()))
     }
 
     /// States another status of the answer than was decided: what goes out.

@@ -10,7 +10,7 @@ use super::{
     record::{Cause, Recording},
 };
 use crate::{
-    exchange::Exchange,
+    exchange::{Exchange, Kind},
     observe::access::Decision,
     policy,
     snapshot::Snapshot,
@@ -148,7 +148,7 @@ fn finish(
     let policies = route.map_or(&snapshot.unrouted, |route| &route.policies);
     policy::finish(policies, &mut recording.exchange, &mut head);
     if let Some(reason) = refused
-        && recording.is_call()
+        && recording.exchange.kind == Kind::Call
     {
         // Behind the response halves, which go by the status of the refusal.
         end_call(&mut head, reason, &mut recording);

@@ -15,7 +15,7 @@ use http::{
 
 use super::mode::Mode;
 use crate::{
-    exchange::{Exchange, Scheme},
+    exchange::{Exchange, Kind, Scheme},
     wire::halt::Stage,
 };
 
@@ -137,9 +137,6 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
     }
 }
 
-/// Fetch Metadata: browsers set it, pages cannot.
-const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-
 /// The leaks that many backends have.
 static USUAL_LEAKS: [HeaderName; 2] = [SERVER, HeaderName::from_static("x-powered-by")];
 
@@ -221,16 +218,7 @@ impl SecurityHeaders {
         match self.early_hints {
             EarlyHints::Never => false,
             EarlyHints::Always => true,
-            // Few requests but these begin so; the rest need not be looked at further.
-            EarlyHints::Navigation => {
-                let accept = exchange.accept.as_ref();
-                accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"))
-                    && exchange.connection.peer.ip().to_canonical() == exchange.client
-                    && exchange
-                        .headers()
-                        .get(FETCH_MODE)
-                        .is_some_and(|mode| mode == "navigate")
-            }
+            EarlyHints::Navigation => exchange.kind == Kind::Page,
         }
     }
 

@@ -119,6 +119,7 @@ fn made(
     let origin = Origin {
         started: Instant::now(),
         client: client_of(IpAddr::from([127, 0, 0, 1]), &HeaderMap::new(), &[]),
+        opens_page: false,
         request_id: HeaderValue::from_static("0123456789abcdef"),
         trace: TraceContext::new(None, &HexId::of(1), 2),
     };

@@ -115,9 +115,26 @@ def trailing(do: dict) -> dict:
                 return {"trailers": trailers, "ended": isinstance(event, StreamEnded)}
 
 
+def one(do: dict) -> dict:
+    """One request without a body, of a method and a media type; gives the fields of the answer."""
+    sock, h2, head = connect(do)
+    h2.send_headers(1, [(":method", do["method"]), *head[1:], ("content-type", do["kind"])], end_stream=True)
+    fields = {}
+    while True:
+        sock.sendall(h2.data_to_send())
+        data = sock.recv(65536)
+        if not data:
+            return {"fields": fields, "ended": False}
+        for event in h2.receive_data(data):
+            if isinstance(event, ResponseReceived):
+                fields = dict(event.headers)
+            elif isinstance(event, (StreamEnded, StreamReset)):
+                return {"fields": fields, "ended": isinstance(event, StreamEnded)}
+
+
 def main():
     do = json.loads(sys.argv[1])
-    actions = {function.__name__: function for function in (whole, events, expecting, trailing)}
+    actions = {function.__name__: function for function in (whole, events, expecting, trailing, one)}
     print(json.dumps(actions[do.pop("do")](do)), flush=True)
 
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::gate::{ADMIN, PUBLIC, Running};
 use crate::harness::process::Process;
 use crate::harness::python::{python, run_json};
-use crate::harness::{Ca, Gate, H2Origin};
+use crate::harness::{Ca, Gate, H2Origin, Origin};
 
 /// A gRPC server.
 struct Server {
@@ -160,6 +160,57 @@ fn a_refusal_ends_the_call_with_its_reason() {
     let response = gate.request("POST", "/test.Echo/Unary", &fields);
     assert_eq!(response.expect(401).problem()["status"], 401);
     assert_eq!(response.header("grpc-status"), None);
+}
+
+/// The status of the answer and of gRPC to one request over HTTP/2.
+fn statuses(gate: &Running, method: &str, kind: &str) -> (Value, Value) {
+    let instruction = json!({
+        "do": "one",
+        "address": gate.proxy.https().to_string(),
+        "ca": gate.directory.path().join("ca.pem"),
+        "path": "/test.Echo/Unary",
+        "method": method,
+        "kind": kind,
+    });
+    let account = run_json(python("readers.py").arg(instruction.to_string()));
+    assert_eq!(account["ended"], true, "{account}");
+    let fields = &account["fields"];
+    (fields[":status"].clone(), fields["grpc-status"].clone())
+}
+
+#[test]
+fn a_call_is_a_post_of_its_media_type_whenever_it_fails() {
+    let origin = Origin::script(|conn| conn.head().map(drop));
+    let guarded = Gate::before(&origin)
+        .issuer_without_keys()
+        .with(PUBLIC)
+        .with(&ADMIN.replace("/admin", "/test.Echo"))
+        .start();
+    let unbroken = "breaker = { failures = 0 }";
+    let open = Gate::before(&origin).upstream(unbroken).open();
+    let gone = Server::start(&[]);
+    let over_two = gone.gate().upstream(unbroken).open();
+    drop(gone);
+    // Refused before anything is sent to the backend, and failed there, over either protocol.
+    for (gate, status, code) in [
+        (&guarded, "401", "16"),
+        (&open, "502", "14"),
+        (&over_two, "502", "14"),
+    ] {
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            let expected = (json!("200"), json!(code));
+            assert_eq!(statuses(gate, "POST", kind), expected, "{kind}");
+        }
+        for (method, kind) in [
+            ("GET", "application/grpc"),
+            ("PUT", "application/grpc"),
+            ("POST", "application/grpc-web"),
+            ("POST", "text/plain"),
+        ] {
+            let expected = (json!(status), Value::Null);
+            assert_eq!(statuses(gate, method, kind), expected, "{method} {kind}");
+        }
+    }
 }
 
 #[test]

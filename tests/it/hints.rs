@@ -36,12 +36,6 @@ fn hinting() -> Origin {
     })
 }
 
-/// A backend that sends these bytes before each answer.
-fn before_answer(bytes: impl Into<Vec<u8>>) -> Origin {
-    let bytes = bytes.into();
-    Origin::serve(move |_| [bytes.clone(), answer(200, &[], "final")].concat())
-}
-
 /// A backend that sends a hint, and its answer only once it is told to.
 fn waiting() -> (Origin, SyncSender<()>) {
     let (go, told): (_, Receiver<()>) = sync_channel(1);
@@ -131,23 +125,46 @@ fn who_may_not_know_hints_is_given_none() {
     let old = "GET /x HTTP/1.0\r\nHost: app.example\r\nAccept: text/html\r\nSec-Fetch-Mode: navigate\r\n\r\n";
     assert_eq!(gate.exchange(old).expect(200).interim, [0_u16; 0]);
 
-    // A proxy between the browser and the gate may not know them.
+    // A proxy between the browser and the gate may not know them: one that says what it is,
+    for relayed in [
+        ("Via", "1.1 cache"),
+        ("Forwarded", "for=203.0.113.7"),
+        ("X-Forwarded-For", "203.0.113.7"),
+        ("X-Real-IP", "203.0.113.7"),
+    ] {
+        let response = gate.get_with("/x", &[PAGE[0], PAGE[1], relayed]);
+        assert_eq!(response.expect(200).interim, [0_u16; 0], "{relayed:?}");
+    }
+    // and one that is known, whatever it says.
     let behind = Gate::before(&origin)
         .server("trusted_proxies = [\"127.0.0.0/8\"]")
         .open();
-    let fields = [PAGE[0], PAGE[1], ("X-Forwarded-For", "203.0.113.7")];
-    assert_eq!(
-        behind.get_with("/x", &fields).expect(200).interim,
-        [0_u16; 0]
-    );
+    for fields in [
+        vec![PAGE[0], PAGE[1]],
+        vec![PAGE[0], PAGE[1], ("X-Forwarded-For", "203.0.113.7")],
+    ] {
+        let response = behind.get_with("/x", &fields);
+        assert_eq!(response.expect(200).interim, [0_u16; 0], "{fields:?}");
+    }
 
-    for lines in ["early_hints = \"never\"", "remove = [\"Link\"]"] {
+    for lines in [
+        "early_hints = \"never\"",
+        "remove = [\"Link\"]",
+        "set = { Link = \"</ours.css>; rel=preload\" }",
+    ] {
         let gate = Gate::before(&origin)
             .with(&format!("[defaults.headers]\n{lines}\n"))
             .open();
         let response = gate.get_with("/x", &PAGE);
         assert_eq!(response.expect(200).interim, [0_u16; 0], "{lines}");
     }
+    // The file may add links of its own, to answers alone.
+    let gate = Gate::before(&origin)
+        .with("[defaults.headers]\ndefault = { Link = \"</ours.css>; rel=preload\" }\n")
+        .open();
+    let mut client = gate.https();
+    let early = client.send(request("GET", "/x", &PAGE)).response_head();
+    assert_eq!(early.get("link"), Some("</x.css>; rel=preload; as=style"));
 }
 
 #[test]
@@ -233,22 +250,51 @@ fn a31_a_hint_behind_an_answer_is_nobodys() {
     }
 }
 
+/// A backend that sends these interim answers before each answer: the first part, and the second once it is told to, with
+/// the answer behind it where there is one.
+fn in_two_parts(first: String, then: String, answered: bool) -> (Origin, SyncSender<()>) {
+    let (go, told): (_, Receiver<()>) = sync_channel(1);
+    let told = Mutex::new(told);
+    let origin = Origin::script(move |conn: &mut Conn| {
+        while conn.request()?.is_some() {
+            conn.send(&first)?;
+            let told = told.lock().expect("one connection at a time");
+            told.recv().map_err(io::Error::other)?;
+            conn.send(&then)?;
+            if answered {
+                conn.send(answer(200, &[], "final"))?;
+            }
+        }
+        Ok(())
+    });
+    (origin, go)
+}
+
 #[test]
 fn a31_hints_without_end_are_a_broken_answer() {
-    for interim in [hint("/x"), "HTTP/1.1 102 Processing\r\n\r\n".to_owned()] {
-        let origin = before_answer(interim.repeat(1000));
-        let gate = Gate::before(&origin).open();
-        let response = gate.get_with("/flood", &PAGE);
-        assert!(response.expect(502).text().contains("upstream-broken"));
-        assert!(response.interim.len() <= 8, "{}", response.interim.len());
-        let line = gate.proxy.await_access_of("/flood");
-        assert_eq!(line["detail"], "interim-flood", "{line}");
-        origin.await_closed(1);
+    let processing = "HTTP/1.1 102 Processing\r\n\r\n".to_owned();
+    for (interim, passed) in [(hint("/x"), 8), (processing, 0)] {
+        // As many as may come, and one more.
+        for (further, status) in [(56, 200), (57, 502)] {
+            let (origin, go) =
+                in_two_parts(interim.repeat(8), interim.repeat(further), status == 200);
+            let gate = Gate::before(&origin).open();
+            let mut client = gate.https();
+            client.send(request("GET", "/flood", &PAGE));
+            for _ in 0..passed {
+                assert_eq!(client.response_head().line, "HTTP/1.1 103 Early Hints");
+            }
+            go.send(()).expect("the backend waits");
+            let response = client.response();
+            assert_eq!(response.expect(status).interim, [0_u16; 0]);
+            let line = gate.proxy.await_access_of("/flood");
+            if status == 502 {
+                assert!(response.text().contains("upstream-broken"));
+                assert_eq!(line["detail"], "interim-flood", "{line}");
+                origin.await_closed(1);
+            }
+        }
     }
-    // As many as may come.
-    let origin = before_answer("HTTP/1.1 102 Processing\r\n\r\n".repeat(64));
-    let gate = Gate::before(&origin).open();
-    assert_eq!(gate.get_with("/x", &PAGE).expect(200).interim, [0_u16; 0]);
 }
 
 #[test]
@@ -271,35 +317,54 @@ fn a31_a_switch_behind_a_hint_is_refused() {
 #[test]
 fn a31_a_hint_cannot_carry_another_message() {
     let long = "x".repeat(9000);
+    let early = |fields: &str| format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n");
     for (fields, passed) in [
         // Framing of an interim answer means nothing, and what follows is the answer.
-        ("Content-Length: 40\r\nLink: </a>\r\n".to_owned(), true),
-        (
-            "Transfer-Encoding: chunked\r\nLink: </a>\r\n".to_owned(),
-            true,
-        ),
-        ("Link: </a>\u{e4}\r\n".to_owned(), false),
-        (format!("Link: </{long}>\r\n"), false),
-        ("Connection: link\r\nLink: </a>\r\n".to_owned(), false),
-        ("Set-Cookie: a=b\r\n".to_owned(), false),
+        ("Content-Length: 40\r\nLink: </a>\r\n", true),
+        ("Transfer-Encoding: chunked\r\nLink: </a>\r\n", true),
+        ("Link: </a>\u{e4}\r\n", false),
+        (&format!("Link: </{long}>\r\n"), false),
+        ("Connection: link\r\nLink: </a>\r\n", false),
+        ("Set-Cookie: a=b\r\n", false),
     ] {
-        let origin = before_answer(format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n"));
+        // Hints go out in order: once the second is there, the first has gone out or will not.
+        let first = early(fields) + &early("Link: </marker>\r\n");
+        let (origin, go) = in_two_parts(first, String::new(), true);
         let gate = Gate::before(&origin).open();
         let mut client = gate.https();
-        let response = client.send(request("GET", "/x", &PAGE)).response();
-        assert_eq!(response.expect(200).text(), "final", "{fields:.60}");
-        assert!(passed || response.interim.is_empty(), "{fields:.60}");
-        let response = client.send(request("GET", "/y", &[])).response();
-        assert_eq!(response.expect(200).text(), "final", "{fields:.60}");
+        client.send(request("GET", "/x", &PAGE));
+        let links: &[&str] = if passed {
+            &["</a>", "</marker>"]
+        } else {
+            &["</marker>"]
+        };
+        for link in links {
+            let head = client.response_head();
+            assert_eq!(head.line, "HTTP/1.1 103 Early Hints", "{fields:.60}");
+            assert_eq!(head.fields.len(), 1, "{fields:.60}");
+            assert_eq!(head.get("link"), Some(*link), "{fields:.60}");
+        }
+        for page in [true, false] {
+            go.send(()).expect("the backend waits");
+            let response = client.response();
+            assert_eq!(response.expect(200).text(), "final", "{fields:.60}");
+            assert_eq!(response.interim, [0_u16; 0], "{fields:.60}");
+            if page {
+                client.send(request("GET", "/y", &[]));
+            }
+        }
     }
     for fields in [
         "Link: </a>\r\n b\r\n",
         "Link : </a>\r\n",
         "Link: </a>\0\r\n",
     ] {
-        let origin = before_answer(format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n"));
+        // The answer never comes, so that this cannot be what is refused.
+        let (origin, go) = in_two_parts(early(fields), String::new(), false);
         let gate = Gate::before(&origin).open();
-        let response = gate.get_with("/x", &PAGE);
-        assert_eq!(response.expect(502).interim, [0_u16; 0], "{fields:?}");
+        let mut client = gate.https();
+        let head = client.send(request("GET", "/x", &PAGE)).response_head();
+        assert!(head.line.starts_with("HTTP/1.1 502 "), "{fields:?}");
+        drop(go);
     }
 }

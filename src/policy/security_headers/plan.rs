@@ -105,7 +105,7 @@ pub static SECTION: Section = Section {
         Key::new(
             "early_hints",
             Kind::Choice(&["navigation", "always", "never"]),
-            "whose requests over HTTP/1.1 are given the `Link` fields of a backend's 103: those of a browser that opens a page, with no trusted proxy between (navigation), of everybody (always), of nobody (never)",
+            "whose requests over HTTP/1.1 are given the `Link` fields of a backend's 103: those of a browser that opens a page, with no proxy between that is trusted or names itself (navigation), of everybody (always), of nobody (never)",
             "\"navigation\"",
         ),
     ],
@@ -166,11 +166,11 @@ fn relaxations(reader: &Reader<'_>, mode: Mode, preset: Preset) {
     }
 }
 
-/// Answers that carry no `Link` have no hints of it either.
+/// Answers that carry no `Link`, or none but the file's own, have no hints of the backend's either.
 fn early_hints(reader: &Reader<'_>, plan: &Plan) -> EarlyHints {
     match reader.get::<String>("early_hints").as_deref() {
         Some("never") => EarlyHints::Never,
-        _ if plan.remove.contains(&LINK) => EarlyHints::Never,
+        _ if plan.withholds(&LINK) => EarlyHints::Never,
         Some("always") => {
             reader.relax(
                 "early_hints",
@@ -250,6 +250,12 @@ impl Plan {
             rule,
             value,
         });
+    }
+
+    /// Whether no answer carries what the backend says under this name.
+    fn withholds(&self, name: &HeaderName) -> bool {
+        let mut set = self.entries.iter().filter(|entry| entry.rule == Rule::Set);
+        set.any(|entry| entry.name == name) || self.remove.contains(name)
     }
 
     fn policy(&mut self, reader: &Reader<'_>, key: &str, name: &HeaderName) {
