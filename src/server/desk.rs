@@ -172,6 +172,7 @@ impl Desk {
     /// Compiles away from this thread, which must go on answering probes.
     async fn reload(&self, files: &mut FileWatch) {
         let reloader = Arc::clone(&self.reloader);
+        files.look();
         let outcome = tokio::task::spawn_blocking(move || reloader.reload()).await;
         if let Ok(Some(in_use)) = outcome {
             // Before the new ones begin: what these find of a server must not undo what those do.

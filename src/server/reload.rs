@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use super::watch;
 use crate::{
     config::{self, Color, Loaded, Problem, Severity, render},
     identity::{issuer::Issuer, once::Used},
@@ -67,7 +68,7 @@ pub struct InUse {
 /// # Errors
 /// The problems, rendered for people; nothing was changed.
 pub fn bring_up(source: &Source, survivors: &Survivors, color: Color) -> Result<InUse, String> {
-    let read = SystemTime::now();
+    let read = watch::time_of_changes();
     let loaded = source.load();
     let problems = &loaded.problems;
     let compiled = compile::compile(&loaded, problems, survivors);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::ModifyKind};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
 /// Changes that come together are one change.
@@ -75,8 +76,8 @@ impl FileWatch {
         }
     }
 
-    /// Watches the folders of these files from now on, and those behind links. They began to be read at `read`: what
-    /// changed between that and the watch is told by [`FileWatch::changed`] at once.
+    /// Watches the folders of these files from now on, and those behind links. They began to be read at `read`, by
+    /// [`time_of_changes`]: what changed between that and the watch is told by [`FileWatch::changed`] at once.
     pub fn follow(&mut self, files: &[PathBuf], read: SystemTime) {
         self.watch(files);
         let now = marks(files);
@@ -87,6 +88,11 @@ impl FileWatch {
         });
         files.clone_into(&mut self.files);
         self.marks = now;
+    }
+
+    /// Takes note of how the files look, before they are read anew: what looks the same afterwards was read as it is.
+    pub fn look(&mut self) {
+        self.marks = marks(&self.files);
     }
 
     fn watch(&mut self, files: &[PathBuf]) {
@@ -128,7 +134,9 @@ impl FileWatch {
             let _ = tokio::time::timeout(SETTLE_MOST, settle).await;
             // A watched folder may hold a busy log: only the files themselves count.
             let marks = marks(&self.files);
-            if marks != self.marks {
+            let mut pairs = self.files.iter().zip(self.marks.iter().zip(&marks));
+            if let Some((file, _)) = pairs.find(|(_, (before, now))| before != now) {
+                tracing::info!(file = %file.display(), "a file changed, reloading");
                 self.marks = marks;
                 return;
             }
@@ -162,9 +170,21 @@ fn mark(file: &Path) -> Mark {
     Mark(Some((meta.ino(), meta.len(), time)), Vec::new())
 }
 
+/// The time by the clock that changes of files are stated by. It is coarse: behind every other clock, by up to a tick.
+pub fn time_of_changes() -> SystemTime {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+}
+
 /// Whether a file, or the folder behind a link that leads to it, was changed since. By the time that the system keeps of
 /// changes: that of the contents can be set to anything.
 fn is_younger(file: &Path, than: SystemTime) -> bool {
+    // A name without a folder has an empty parent, and differs from what it leads to although it is no link.
+    let Ok(file) = std::path::absolute(file) else {
+        return false;
+    };
     let since = than
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -175,8 +195,8 @@ fn is_younger(file: &Path, than: SystemTime) -> bool {
             Duration::new(seconds, nanos) >= since
         })
     };
-    let linked = std::fs::canonicalize(file).is_ok_and(|behind| behind != file);
-    changed(file) || linked && file.parent().is_some_and(changed)
+    let linked = std::fs::canonicalize(&file).is_ok_and(|behind| behind != file);
+    changed(&file) || linked && file.parent().is_some_and(changed)
 }
 
 impl Default for FileWatch {
@@ -262,6 +282,29 @@ mod tests {
             watch.follow(&files, far_ahead());
             assert!(!watch.outdated, "read after its last change");
         });
+    }
+
+    #[test]
+    fn a_change_counts_that_comes_at_once_after_the_reading_began() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("gate.toml");
+        for turn in 0..200 {
+            let read = time_of_changes();
+            std::fs::write(&file, turn.to_string()).expect("written");
+            assert!(is_younger(&file, read), "turn {turn}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_a_folder_is_looked_up_where_the_program_runs() {
+        // Tests run in the folder of the package, where this stands.
+        let file = Path::new("Cargo.toml");
+        assert!(is_younger(file, SystemTime::UNIX_EPOCH));
+        let behind = std::fs::metadata(file).expect("a file");
+        let changed = u64::try_from(behind.ctime()).expect("after 1970") + 1;
+        let after = SystemTime::UNIX_EPOCH + Duration::from_secs(changed);
+        // The folder has changed since, by the build; that counts only where a link leads to the file.
+        assert!(!is_younger(file, after));
     }
 
     #[test]
