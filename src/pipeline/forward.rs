@@ -98,7 +98,7 @@ pub async fn forward(
         Err(error) => {
             let unread = unread_of(&recording, arrival.version);
             if let Some(body) = &progress {
-                body.abandon(Box::new(()));
+                body.abandon();
             }
             log_failure(&error, &recording);
             let snapshot = Arc::clone(recording.snapshot());

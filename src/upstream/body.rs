@@ -1,9 +1,9 @@
 //! The backend's body on its way to the client, with the lease on its connection.
 //!
 //! When the body has ended and the request body went out whole, an HTTP/1.1 connection goes back to its pool; in every
-//! other case it is closed. Of an HTTP/2 connection, room for one request is given back; a request body that is still
-//! under way then is cut first, since its stream counts until both sides have ended (RFC 9113 §5.1.2). A body that
-//! breaks, or of which nothing comes for too long, is an error, so that the client sees an abort and never a clean end.
+//! other case it is closed. Of an HTTP/2 connection, room for one request is given back; a request body that the client
+//! still sends then is cut, since its stream counts until both sides have ended (RFC 9113 §5.1.2). A body that breaks,
+//! or of which nothing comes for too long, is an error, so that the client sees an abort and never a clean end.
 
 use std::{
     pin::Pin,
@@ -66,7 +66,13 @@ impl Lease {
     fn release(self) {
         let unsent = self.progress.filter(|body| !body.is_complete());
         match (self.carrier, unsent) {
-            (Carrier::Shared(slot), Some(body)) => body.abandon(Box::new(slot.abandon())),
+            (Carrier::Shared(slot), unsent) => {
+                // Before the body is told: that it is abandoned is known by then.
+                drop(slot);
+                if let Some(body) = unsent {
+                    body.abandon();
+                }
+            }
             (Carrier::Alone(link, pool), None) if self.after == After::Keep => {
                 pool.put(link, Instant::now());
             }

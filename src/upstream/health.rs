@@ -14,6 +14,7 @@ use super::{
     endpoint::{Address, Endpoint, Protocol},
     error::UpstreamError,
     two,
+    upload::Upload,
 };
 use crate::{state::clock, wire::body::ClientBody};
 
@@ -90,7 +91,7 @@ async fn ask(
         Protocol::Http2 => {
             two::address(&mut request, endpoint)?;
             let mut two = two::connect(endpoint).await?;
-            two.sender.send_request(request).await
+            two.sender.send_request(request.map(Upload::alone)).await
         }
     };
     answer.map_err(UpstreamError::Broken)

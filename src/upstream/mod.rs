@@ -26,4 +26,5 @@ pub mod trail;
 mod trial;
 pub mod tunnel;
 pub mod two;
+pub mod upload;
 pub mod watch;

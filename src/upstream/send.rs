@@ -31,6 +31,7 @@ use super::{
     pool::Pool,
     trail::Trail,
     two,
+    upload::Upload,
 };
 use crate::{
     exchange::hints::Turn,
@@ -351,7 +352,8 @@ async fn attempt_two(
         let may_return = outbound.cluster.retries > 0;
         let spare = may_return.then(|| copy(&request)).flatten().map(Box::new);
         let mut sender = slot.sender();
-        let answer = sender.try_send_request(request);
+        let request_with_room = request.map(|body| Upload::keeping(slot.room(), body));
+        let answer = sender.try_send_request(request_with_room);
         let mut patience = Patience::new();
         match exchange((outbound, Instant::now()), &mut patience, answer).await {
             Ok(response) => return accept(outbound, response, (Carrier::Shared(slot), in_flight)),
@@ -405,10 +407,10 @@ async fn alone(
 }
 
 /// Writes the request and waits for the head, as long as the client's body moves.
-async fn exchange(
+async fn exchange<B: Into<ClientBody>>(
     (outbound, began): (&Outbound<'_>, Instant),
     patience: &mut Patience,
-    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<ClientBody>>>>,
+    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
 ) -> Outcome {
     let limit = outbound.cluster.response_timeout;
     let mut answer = pin!(answer);
@@ -439,7 +441,8 @@ async fn exchange(
     match answered {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(mut error)) => {
-            let unsent = error.take_message().map(Box::new);
+            let unsent = error.take_message();
+            let unsent = unsent.map(|request| Box::new(request.map(Into::into)));
             Err((blame(outbound, error.into_error()), unsent))
         }
         Err(error) => Err((error, None)),

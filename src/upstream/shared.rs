@@ -6,12 +6,13 @@
 //!
 //! A server that has answered before a request body had ended, and neither takes the rest nor resets the stream, keeps
 //! that stream counted. For as long as an unused connection is kept this is borne; then the connection gets no further
-//! requests, and is closed once no others are under way on it.
+//! requests, and is closed once no others are under way on it. So is one that the server takes no further requests on,
+//! and one whose endpoint is given up.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,8 +24,9 @@ use super::{
     endpoint::Endpoint,
     error::UpstreamError,
     two::{self, Two},
+    upload::Upload,
 };
-use crate::{state::clock, wire::body::ClientBody};
+use crate::state::clock;
 
 /// The shared connections.
 #[derive(Debug)]
@@ -40,7 +42,8 @@ pub struct Shared {
 struct Held {
     /// For further requests.
     open: Vec<Arc<Shareable>>,
-    /// For the requests under way alone: with streams that do not end, or to an address that is the server's no more.
+    /// For the requests under way alone: with streams that do not end, to an address that is the server's no more, or
+    /// closed to others by the server.
     leaving: Vec<Arc<Shareable>>,
 }
 
@@ -54,6 +57,8 @@ struct Shareable {
     abandoned: Mutex<Vec<u64>>,
     /// The first of them.
     clogs_since_ms: AtomicU64,
+    /// Nobody but the requests under way knows of it any more.
+    is_given_up: AtomicBool,
 }
 
 /// No body that was abandoned has a stream.
@@ -67,6 +72,7 @@ impl Shareable {
             since_ms: AtomicU64::new(clock::now_ms()),
             abandoned: Mutex::default(),
             clogs_since_ms: AtomicU64::new(NEVER),
+            is_given_up: AtomicBool::new(false),
         }
     }
 
@@ -87,59 +93,83 @@ impl Shareable {
         since != NEVER && now.saturating_sub(since) >= timeout
     }
 
+    /// Closes it where nobody would see later that nothing but abandoned bodies is under way. Without these it ends by
+    /// itself.
+    fn close_if_given_up(&self) {
+        if self.is_given_up.load(Ordering::Acquire)
+            && self.requests.load(Ordering::Acquire) > 0
+            && self.is_deserted()
+        {
+            self.two.close();
+        }
+    }
+
     /// Whether nothing but abandoned bodies is under way.
     fn is_deserted(&self) -> bool {
         self.requests.load(Ordering::Acquire) <= self.abandoned(|_| ())
     }
 }
 
-/// Room for one request on a connection, given up on drop: once its stream is over, to be true to the server's count.
+/// Room for one request on a connection, in the hands of whoever waits for the answer.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Slot(Arc<Room>);
+
+/// The room itself: given up once the answer is done with and the body of the request is sent or dropped, to be true to
+/// the server's count of streams.
+#[derive(Debug)]
+pub struct Room {
     on: Arc<Shareable>,
     freed: Arc<Notify>,
+    /// Since when the body is all that keeps it, in milliseconds of the monotonic clock.
+    abandoned_ms: AtomicU64,
 }
 
 impl Slot {
+    fn on(connection: &Arc<Shareable>, freed: &Arc<Notify>) -> Self {
+        connection.requests.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::new(Room {
+            on: Arc::clone(connection),
+            freed: Arc::clone(freed),
+            abandoned_ms: AtomicU64::new(NEVER),
+        }))
+    }
+
     /// The connection's handle.
-    pub fn sender(&self) -> SendRequest<ClientBody> {
-        self.on.two.sender.clone()
+    pub fn sender(&self) -> SendRequest<Upload> {
+        self.0.on.two.sender.clone()
     }
-}
 
-/// The room of a request body that nobody waits for any more, given up once nobody sends it either.
-#[derive(Debug)]
-pub struct Abandoned {
-    slot: Slot,
-    since_ms: u64,
-}
-
-impl Slot {
-    /// Says that the body of the request is abandoned.
-    pub fn abandon(self) -> Abandoned {
-        let since_ms = clock::now_ms();
-        self.on.abandoned(|all| all.push(since_ms));
-        Abandoned {
-            slot: self,
-            since_ms,
-        }
-    }
-}
-
-impl Drop for Abandoned {
-    fn drop(&mut self) {
-        self.slot.on.abandoned(|all| {
-            if let Some(place) = all.iter().position(|since| *since == self.since_ms) {
-                all.swap_remove(place);
-            }
-        });
+    /// What the body of the request is to keep.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.0
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        // The body may go at this very moment; then this is taken back at once.
+        if Arc::strong_count(&self.0) > 1 {
+            let now_ms = clock::now_ms();
+            self.0.abandoned_ms.store(now_ms, Ordering::Release);
+            self.0.on.abandoned(|all| all.push(now_ms));
+            self.0.on.close_if_given_up();
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let abandoned_ms = *self.abandoned_ms.get_mut();
+        if abandoned_ms != NEVER {
+            self.on.abandoned(|all| {
+                if let Some(place) = all.iter().position(|since| *since == abandoned_ms) {
+                    all.swap_remove(place);
+                }
+            });
+        }
         self.on.since_ms.store(clock::now_ms(), Ordering::Relaxed);
         self.on.requests.fetch_sub(1, Ordering::AcqRel);
+        self.on.close_if_given_up();
         self.freed.notify_one();
     }
 }
@@ -198,11 +228,7 @@ impl Shared {
             let requests = one.requests.load(Ordering::Acquire);
             requests < one.two.streams()
         })?;
-        found.requests.fetch_add(1, Ordering::AcqRel);
-        Some(Slot {
-            on: Arc::clone(found),
-            freed: Arc::clone(&self.freed),
-        })
+        Some(Slot::on(found, &self.freed))
     }
 
     /// Drops what is closed or was not used for too long; the requests under way on it go on.
@@ -218,22 +244,24 @@ impl Shared {
         let now = clock::now_ms();
         let timeout = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         open.retain(|one| {
-            let idle = one.requests.load(Ordering::Acquire) == 0
-                && now.saturating_sub(one.since_ms.load(Ordering::Relaxed)) >= timeout;
-            !idle && !one.two.is_closed()
+            let idle = now.saturating_sub(one.since_ms.load(Ordering::Relaxed)) >= timeout;
+            one.requests.load(Ordering::Acquire) > 0 || !idle && !one.two.is_closed()
         });
         let before = open.len();
-        leaving.extend(open.extract_if(.., |one| one.is_clogged(now, timeout)));
+        leaving.extend(open.extract_if(.., |one| {
+            one.two.is_closed() || one.is_clogged(now, timeout)
+        }));
         if open.len() < before {
             // Whoever waits for room may open another connection.
             self.freed.notify_one();
         }
+        // Streams that are abandoned would keep one that nobody knows of any more.
         leaving.retain(|one| {
             let ends = one.is_deserted();
             if ends {
                 one.two.close();
             }
-            !ends && !one.two.is_closed()
+            !ends
         });
     }
 
@@ -249,5 +277,15 @@ impl Shared {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for one in held.open.iter().chain(&held.leaving) {
+            one.is_given_up.store(true, Ordering::Release);
+            one.close_if_given_up();
+        }
     }
 }

@@ -34,8 +34,8 @@ use super::{
     error::UpstreamError,
     link::Way,
     stream::{self, Stream},
+    upload::Upload,
 };
-use crate::wire::body::ClientBody;
 
 /// Requests on one connection at once, however many more the server would take.
 pub const STREAMS: u32 = 100;
@@ -61,13 +61,13 @@ const LOCAL_RESETS: usize = 1024;
 /// Streams of the server's own that it may open and reset; it may open none.
 const PUSHED_RESETS: usize = 1;
 
-type Driver = Connection<TokioIo<Greeted>, ClientBody, Spawner>;
+type Driver = Connection<TokioIo<Greeted>, Upload, Spawner>;
 
 /// An open connection.
 #[derive(Debug)]
 pub struct Two {
     /// Takes requests; may be cloned.
-    pub sender: SendRequest<ClientBody>,
+    pub sender: SendRequest<Upload>,
     /// Where it leads.
     pub way: Way,
     driver: Arc<Mutex<Option<Driver>>>,

@@ -6,7 +6,6 @@
 //! was held elsewhere goes on as it is.
 
 use std::{
-    fmt::Debug,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -55,16 +54,8 @@ pub struct BodyProgress {
     awaited: AtomicBool,
     /// The head of the answer has come.
     answered: AtomicBool,
-    leave: Mutex<Leave>,
-}
-
-/// How a body is abandoned.
-#[derive(Debug, Default)]
-struct Leave {
     /// Whoever waits for the client's next piece.
-    waits: Option<Waker>,
-    /// Held until nobody sends the body any more.
-    kept: Option<Box<dyn Debug + Send>>,
+    waits: Mutex<Option<Waker>>,
 }
 
 // 0 is a body still under way.
@@ -118,18 +109,16 @@ impl BodyProgress {
         self.outcome.load(Ordering::Acquire) == LEFT
     }
 
-    /// States that nobody waits for the rest: the body ends with an error where it is waited for. `kept` is held for as
-    /// long as a sender holds the body, which may wait for room at the backend instead.
-    pub fn abandon(&self, kept: Box<dyn Debug + Send>) {
-        let mut leave = self.leave();
+    /// States that nobody waits for the rest: the body ends with an error where it is waited for.
+    pub fn abandon(&self) {
+        let mut waits = self.waits();
         // Whatever ended it before is what became of it.
         let _ = self
             .outcome
             .compare_exchange(0, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
-        leave.kept = Some(kept);
-        let waits = leave.waits.take();
-        drop(leave);
-        if let Some(waker) = waits {
+        let waker = waits.take();
+        drop(waits);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -145,8 +134,8 @@ impl BodyProgress {
         self.outcome.load(Ordering::Acquire) == ABANDONED
     }
 
-    fn leave(&self) -> MutexGuard<'_, Leave> {
-        self.leave.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waits(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, outcome: u8) {
@@ -348,16 +337,16 @@ impl Metered {
             let until = self.waiting + self.idle();
             self.timer.as_mut().reset(until);
         }
-        let mut leave = self.progress.leave();
+        let mut waits = self.progress.waits();
         if self.progress.is_abandoned() {
-            drop(leave);
+            drop(waits);
             return self.cut(ABANDONED, Reason::BodyBroken);
         }
-        match &mut leave.waits {
-            Some(waits) => waits.clone_from(cx.waker()),
+        match &mut *waits {
+            Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
-        drop(leave);
+        drop(waits);
         loop {
             ready!(self.timer.as_mut().poll(cx));
             // The answer may have begun meanwhile, and with it the longer pause.

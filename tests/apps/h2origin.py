@@ -92,6 +92,7 @@ class Peer:
             stream = self.streams.get(event.stream_id)
             if stream is not None:
                 stream["body"] += len(event.data)
+                self.taken(event.stream_id, stream)
             if stream is None or not stream["deaf"]:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, TrailersReceived):
@@ -152,9 +153,20 @@ class Peer:
             # The same, and the window for the body is never opened again.
             self.streams[stream_id]["deaf"] = True
             self.answer(stream_id)
+        elif path == "/full":
+            # The whole answer once the window for the body is used up, which is never opened again.
+            self.streams[stream_id]["deaf"] = True
         elif path == "/early":
             # The whole answer, while the request body goes on: the stream counts until that has ended too.
             self.answer(stream_id)
+
+    def taken(self, stream_id, stream):
+        """What happens as a body comes."""
+        path = dict(map(tuple, stream["headers"]))[":path"]
+        if path == "/full":
+            tell(event="taken", connection=self.number, stream=stream_id, body=stream["body"])
+            if stream["body"] == 65535:
+                self.answer(stream_id)
 
     def go_away(self, last: int):
         self.flush()
@@ -170,7 +182,7 @@ class Peer:
         tell(event="whole", connection=self.number, stream=stream_id, path=path, body=stream["body"],
              trailers=stream["trailers"])
         h2 = self.h2
-        if path in ("/hang", "/goaway-at", "/close", "/refuse", "/early", "/deaf"):
+        if path in ("/hang", "/goaway-at", "/close", "/refuse", "/early", "/deaf", "/full"):
             pass
         elif path == "/truncate":
             self.head(stream_id)

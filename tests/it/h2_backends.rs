@@ -330,16 +330,7 @@ fn a_body_that_is_neither_taken_nor_reset_takes_room_for_a_bounded_time() {
     let origin = H2Origin::with(&["--streams=2"]);
     let keys = "h2_connections = 1\nidle_timeout = \"400ms\"\nconnect_timeout = \"200ms\"";
     let gate = open(&origin, keys);
-    let deaf: Vec<Client> = (0..2)
-        .map(|_| {
-            let mut client = gate.https();
-            client
-                .send("POST /deaf HTTP/1.1\r\nHost: app.example\r\nContent-Length: 200000\r\n\r\n");
-            client.send(vec![b'x'; 100_000]);
-            client.response().expect(200);
-            client
-        })
-        .collect();
+    let deaf: Vec<Client> = (0..2).map(|_| unheard(&gate)).collect();
     eventually("there is room again", || {
         (gate.get("/x").status == 200).then_some(())
     });
@@ -347,6 +338,65 @@ fn a_body_that_is_neither_taken_nor_reset_takes_room_for_a_bounded_time() {
     origin.await_events("closed", 1);
     origin.expect_connections(2);
     gate.get("/x").expect(200);
+    origin.expect_connections(2);
+    drop(deaf);
+}
+
+#[test]
+fn a_whole_body_that_is_not_taken_whole_keeps_its_room() {
+    let piece = |length: usize, chunked: bool| {
+        let bytes = "x".repeat(length);
+        if chunked {
+            format!("{length:x}\r\n{bytes}\r\n")
+        } else {
+            bytes
+        }
+    };
+    for (framing, chunked, end) in [
+        ("Content-Length: 66000", false, ""),
+        ("Transfer-Encoding: chunked", true, "0\r\n\r\n"),
+    ] {
+        let origin = H2Origin::with(&["--streams=1"]);
+        let gate = open(&origin, "h2_connections = 2\nrequest_timeout = \"3s\"");
+        let mut client = gate.https();
+        client.send(format!(
+            "POST /full HTTP/1.1\r\nHost: app.example\r\n{framing}\r\n\r\n"
+        ));
+        client.send(piece(65_000, chunked));
+        eventually("all but the end is taken", || {
+            let taken = origin.events("taken");
+            taken
+                .iter()
+                .any(|event| event["body"] == 65_000)
+                .then_some(())
+        });
+        // Of this piece, with which the body is whole, the server takes 535 bytes, and answers.
+        client.send(piece(1000, chunked) + end);
+        client.response().expect(200);
+        gate.get("/x").expect(200);
+        origin.expect_connections(2);
+        assert!(origin.events("reset").is_empty(), "{framing}");
+    }
+}
+
+/// A client whose body the server does not take, behind a whole answer.
+fn unheard(gate: &Running) -> Client {
+    let mut client = gate.https();
+    client.send("POST /deaf HTTP/1.1\r\nHost: app.example\r\nContent-Length: 200000\r\n\r\n");
+    client.send(vec![b'x'; 100_000]);
+    client.response().expect(200);
+    client
+}
+
+#[test]
+fn a_connection_that_takes_no_more_requests_is_closed_with_the_bodies_that_it_does_not_take() {
+    let origin = H2Origin::clear();
+    let gate = open(&origin, "");
+    let deaf = unheard(&gate);
+    // The server goes away below this one, which is tried again on another connection.
+    gate.get("/goaway-below").expect(200);
+    gate.get("/x").expect(200);
+    origin.await_events("closed", 1);
     origin.expect_connections(2);
     drop(deaf);
 }
