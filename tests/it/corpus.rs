@@ -68,6 +68,11 @@ fn a_token_has_one_reading() {
     replay("jws", properties::jws::hold);
 }
 
+#[test]
+fn a_proof_of_possession_says_what_it_is_about() {
+    replay("dpop", properties::dpop::hold);
+}
+
 /// The targets compare with the parsers that the program has, so both lock files must name the same ones.
 #[test]
 fn the_fuzz_targets_have_the_parsers_of_the_program() {

@@ -7,4 +7,6 @@ pub mod http_signature;
 pub mod jws;
 #[path = "../../../../src/identity/message.rs"]
 pub mod message;
+#[path = "../../../../src/identity/proof.rs"]
+pub mod proof;
 pub mod sigv4;

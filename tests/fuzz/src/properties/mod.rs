@@ -5,6 +5,7 @@
 
 pub mod chunked;
 pub mod cookie;
+pub mod dpop;
 pub mod forwarded;
 pub mod head;
 pub mod http_signature;
