@@ -6,6 +6,8 @@
 //!
 //! `pipeline --clock ROW` prints the nanoseconds of one run, the best of many, on the machine at hand.
 //!
+//! `pipeline --signatures` prints what it costs to verify signed requests, see [`signatures`].
+//!
 //! `pipeline --growth` prints what [`growth`] measures, for `tests/bench/growth`.
 
 use std::{
@@ -38,6 +40,7 @@ use portcullis::{
 };
 
 mod growth;
+mod signatures;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
     let found = |name: &str| ROWS.iter().find(|(row, _)| *row == name);
     match arguments.as_slice() {
         [word] if word == "--growth" => growth::report(),
+        [word] if word == "--signatures" => signatures::report(),
         [word, row] if word == "--clock" && found(row).is_some() => {
             if let Some((row, step)) = found(row) {
                 clock_row(row, *step);
