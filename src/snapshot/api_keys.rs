@@ -14,7 +14,6 @@ use crate::{
         authn::KeyBook,
         quota,
         rate_limit::{Description, ceil_seconds},
-        roles::RoleBook,
     },
     state::{
         clock,
@@ -92,14 +91,11 @@ pub struct Keys {
 }
 
 /// Compiles every key.
-pub fn compile(root: &Reader<'_>, survivors: &Survivors, book: &RoleBook) -> Keys {
+pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Keys {
     let mut keys = Keys::default();
     let mut hashes: BTreeMap<String, &str> = BTreeMap::new();
     for (name, at, reader) in root.named("api_keys") {
         let key = keys.compile_one(name, at, (&reader, survivors));
-        for role in key.iter().flat_map(|key| &key.principal.roles) {
-            book.check_role(&reader, "roles", role);
-        }
         if let Some(key) = &key
             && let Some(other) = hashes.insert(key.fingerprint.to_string(), name)
         {

@@ -11,7 +11,7 @@ use super::{
     tls, upstreams,
 };
 use crate::{
-    config::{Loaded, Problems, Reader, validate},
+    config::{Loaded, OneOrMany, Problems, Reader, validate},
     identity::{
         issuer::Issuer,
         once::{OnceRules, Used},
@@ -23,7 +23,7 @@ use crate::{
         conditions,
         protected_resource::MetadataBook,
         rate_limit::{Description, LimiterBook},
-        roles,
+        roles::{self, RoleBook},
     },
     state::{limiter::Limiter, registry::Named},
     upstream::endpoint::Endpoint,
@@ -95,13 +95,12 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let server = server::compile(&root);
     let identity = identity::compile(&root, survivors);
     let upstreams = upstreams::compile(&root, survivors, &identity);
-    let roles = roles::compile(&root);
-    let keys = api_keys::compile(&root, survivors, &roles);
+    let keys = api_keys::compile(&root, survivors);
     let signers = signers::compile(&root, survivors);
     let books = Books {
         issuers: issuers::compile(&root, survivors, &conditions::claims_read(&root)),
         api_keys: keys.book,
-        roles,
+        roles: roles(&root),
         proofs: Arc::clone(&survivors.proofs),
         signers: signers.book,
         certificates: client_certificates::compile(&root),
@@ -149,10 +148,58 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     })
 }
 
+/// The table of roles. Those that the file gives to callers are held against it, as those of rules are.
+fn roles(root: &Reader<'_>) -> RoleBook {
+    let book = roles::compile(root);
+    for section in ["api_keys", "client_certificates", "signers"] {
+        for (_, _, caller) in root.named(section) {
+            let granted = caller.get::<OneOrMany<String>>("roles");
+            for role in granted.iter().flat_map(|granted| &granted.0) {
+                book.check_role(&caller, "roles", role);
+            }
+        }
+    }
+    book
+}
+
 /// What routes may not go beyond.
 fn listener(limits: &Limits) -> Listener {
     Listener {
         body_bytes: limits.body.bytes,
         spool_bytes: limits.spool_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Survivors, compile};
+    use crate::config::load_str;
+
+    #[test]
+    fn a_role_that_the_table_lacks_is_given_to_nobody() {
+        let text = r#"
+[roles.admin]
+[api_keys.a]
+roles = "admn"
+[signers.b]
+roles = ["admin", "admn"]
+[client_certificates.c]
+roles = ["admn"]
+"#;
+        let loaded = load_str("t.toml", text, &[]);
+        assert!(compile(&loaded, &loaded.problems, &Survivors::offline()).is_none());
+        let problems = loaded.problems.sorted();
+        let told = problems
+            .iter()
+            .filter(|problem| problem.message.contains("admn"));
+        let keys: Vec<_> = told.map(|problem| problem.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            [
+                "api_keys.a.roles",
+                "signers.b.roles",
+                "client_certificates.c.roles"
+            ]
+        );
     }
 }
