@@ -82,28 +82,17 @@ fn matches_strict_reader(client: &Client, peer: IpAddr, headers: &HeaderMap, tru
     if client.contradiction {
         return;
     }
-    let joined = |name: &HeaderName| -> Option<String> {
-        let lines: Result<Vec<_>, _> = headers
-            .get_all(name)
-            .iter()
-            .map(HeaderValue::to_str)
-            .collect();
-        lines
-            .ok()
-            .filter(|lines| !lines.is_empty())
-            .map(|lines| lines.join(","))
+    let lines = |name: &HeaderName| -> Option<Vec<&str>> {
+        let lines = headers.get_all(name).iter().map(HeaderValue::to_str);
+        lines.collect::<Result<_, _>>().ok()
     };
-    let named = match joined(&FORWARDED) {
-        Some(text) => strict_elements(&text),
-        None if headers.contains_key(FORWARDED) => None,
-        None => joined(&X_FORWARDED_FOR).and_then(|text| {
-            let members = text
-                .split(',')
-                .map(|member| node(member.trim_matches([' ', '\t'])));
-            (!text.contains('"')).then(|| members.collect())
-        }),
+    // A quoted string that goes on in a further line is believed by nobody, so each line stands for itself.
+    let named: Option<Vec<Vec<_>>> = if headers.contains_key(FORWARDED) {
+        lines(&FORWARDED).and_then(|lines| lines.into_iter().map(strict_elements).collect())
+    } else {
+        lines(&X_FORWARDED_FOR).and_then(|lines| lines.into_iter().map(strict_members).collect())
     };
-    let Some(chain) = named else {
+    let Some(chain) = named.map(|lines| lines.concat()) else {
         return;
     };
     let mut expected = peer.to_canonical();
@@ -116,7 +105,15 @@ fn matches_strict_reader(client: &Client, peer: IpAddr, headers: &HeaderMap, tru
     assert_eq!(client.address, expected);
 }
 
-/// The nodes of a whole `Forwarded` field, `None` inside where an element names no address; `None` if anything in the
+/// The nodes of a line of `X-Forwarded-For`, `None` inside where a member names no address.
+fn strict_members(text: &str) -> Option<Vec<Option<IpAddr>>> {
+    let members = text
+        .split(',')
+        .map(|member| node(member.trim_matches([' ', '\t'])));
+    (!text.contains('"')).then(|| members.collect())
+}
+
+/// The nodes of a line of `Forwarded`, `None` inside where an element names no address; `None` if anything in the
 /// field breaks the grammar.
 fn strict_elements(text: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut rest = text.trim_matches([' ', '\t']);
