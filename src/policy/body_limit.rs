@@ -46,6 +46,10 @@ pub static SECTION: Section = Section {
     ],
 };
 
+/// The longest that a body may be held. What may be used once is remembered for as long beyond its own end, since a request
+/// is judged by the clock of its arrival.
+pub const LONGEST_HOLD: Duration = Duration::from_mins(5);
+
 /// The bounds of the file that are not this policy's.
 #[derive(Clone, Copy, Debug)]
 pub struct Listener {
@@ -139,8 +143,20 @@ fn holding(reader: &Reader<'_>, listener: Listener) -> Holding {
     };
     Holding {
         bytes,
-        time: reader.get("spool_time").unwrap_or(Duration::from_secs(30)),
+        time: spool_time(reader),
     }
+}
+
+fn spool_time(reader: &Reader<'_>) -> Duration {
+    let time = reader.get("spool_time").unwrap_or(Duration::from_secs(30));
+    if time > LONGEST_HOLD {
+        reader.error(
+            "spool_time",
+            "a body is held for five minutes at most",
+            Some("what a signature used once is remembered no longer than that".into()),
+        );
+    }
+    time
 }
 
 /// Refuses a declared length over the bound, before anything is read.

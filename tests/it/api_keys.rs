@@ -545,6 +545,9 @@ fn check_tells_what_is_wrong_with_the_keys_of_a_route() {
             "taken out of every request",
         ),
         ("api_key_header = \"X Key\"", "not a header name"),
+        ("api_key_header = \"DPoP\"", "means something else"),
+        ("api_key_header = \"Keep-Alive\"", "means something else"),
+        ("api_key_header = \"Range\"", "means something else"),
     ] {
         let (code, said) = check(
             directory.path(),

@@ -532,3 +532,26 @@ fn an_empty_list_of_networks_is_refused() {
     .expect_accepted();
     check(&and("[defaults.network]\ndeny = []\n")).expect_accepted();
 }
+
+#[test]
+fn what_would_charge_or_hold_in_vain_is_an_error() {
+    for (text, message) in [
+        (
+            "[[defaults.rate_limits]]\nname = \"s\"\nkey = \"subject\"\nquota = 9\nwindow = \"1m\"\ncost = { forged = 5 }\n",
+            "never sees who fails to authenticate",
+        ),
+        (
+            "[[defaults.rate_limits]]\nname = \"s\"\nkey = [\"subject\", \"client\"]\nquota = 9\nwindow = \"1m\"\ncost = { status_401 = 5 }\n",
+            "never sees who fails to authenticate",
+        ),
+        (
+            "[defaults.body]\nspool_time = \"301s\"\n",
+            "held for five minutes at most",
+        ),
+    ] {
+        check(&format!("{SOUND}{text}")).expect_refused(&[message]);
+    }
+    let sound = "[[defaults.rate_limits]]\nname = \"s\"\nkey = \"subject\"\nquota = 9\nwindow = \"1m\"\ncost = { status_404 = 5 }\n\
+                 [defaults.body]\nspool_time = \"300s\"\n";
+    check(&format!("{SOUND}{sound}")).expect_accepted();
+}

@@ -21,6 +21,11 @@ struct Scene {
 impl Scene {
     /// Every path for the sender `hook` of these lines.
     fn new(lines: &str) -> Self {
+        Self::of(lines, "")
+    }
+
+    /// The same with more lines of `auth`.
+    fn of(lines: &str, auth: &str) -> Self {
         let origin = Origin::echo();
         let gate = Gate::before(&origin);
         let signer = MessageSigner::start(gate.directory());
@@ -28,10 +33,10 @@ impl Scene {
             .environment("HOOK_SECRET", SECRET)
             .environment("NEXT_SECRET", "the secret of next year")
             .with(&format!("[signers.hook]\n{lines}\n"))
-            .with(
+            .with(&format!(
                 "[[blueprints]]\nname = \"hooks\"\nhosts = [\"app.example\"]\nupstream = \"legacy\"\n\
-                 [blueprints.auth]\nrequire = [\"signature\"]\nsigners = [\"hook\"]\n",
-            )
+                 [blueprints.auth]\nrequire = [\"signature\"]\nsigners = [\"hook\"]\n{auth}",
+            ))
             .start();
         Self {
             gate,
@@ -239,4 +244,18 @@ fn a_body_is_held_within_bounds_and_rights_count_after_it() {
         .deliver(&[("X-Hub-Signature-256", &code)], whole)
         .expect(200);
     assert_eq!(scene.origin.only_request().body.len(), 1 << 20);
+}
+
+#[test]
+fn a_code_that_is_only_watched_bans_nobody() {
+    let scene = Scene::of(
+        GITHUB,
+        "mode = \"monitor\"\n[blueprints.ban]\nfailures = 1\n",
+    );
+    let field = [("X-Hub-Signature-256", CODE)];
+    for _ in 0..3 {
+        scene.deliver(&field, "another body").expect(200);
+    }
+    let entries = scene.gate.proxy.metric("portcullis_ban_entries", &[]);
+    assert_eq!(entries.to_string(), "0");
 }

@@ -12,14 +12,13 @@ use crate::{
         once::{Once, OnceRules, Used, What},
         webhook::X_GITHUB_DELIVERY,
     },
+    policy::body_limit::LONGEST_HOLD,
 };
 
 /// How long a signature counts that says when it was made.
 const USUAL: Duration = Duration::from_mins(5);
 /// Longer than that is told.
 const LONG: Duration = Duration::from_mins(15);
-/// The longest in seconds that a body is held before it is judged, and more.
-const HELD: u64 = 300;
 /// How long the others are remembered.
 const REMEMBERED: Duration = Duration::from_hours(24);
 
@@ -67,7 +66,9 @@ fn once(
         entries: usize::try_from(entries).unwrap_or(usize::MAX),
         // As long as a signature from the furthest future that is accepted, and a body that is held meanwhile: a request
         // is judged by the clock of its arrival.
-        seconds: seconds.saturating_add(SKEW).saturating_add(HELD),
+        seconds: seconds
+            .saturating_add(SKEW)
+            .saturating_add(LONGEST_HOLD.as_secs()),
     };
     // A store of other bounds is another one, and forgets: a request from before could be sent again for `max_age`.
     let store = making

@@ -2,6 +2,7 @@
 
 use crate::{
     config::{Reader, Severity, load, validate},
+    policy::body_limit::LONGEST_HOLD,
     snapshot::{document, survivors::Survivors},
 };
 
@@ -178,6 +179,9 @@ fn what_was_used_outlives_a_reload() {
         let signers = super::compile(&root, &survivors);
         survivors.replays.keep(&signers.replays);
         stores.push(std::sync::Arc::clone(&signers.replays[0].thing));
+        // A copy may come when the signature is about to end, and its body as late as a body may.
+        let rules = signers.replays[0].config;
+        assert_eq!(rules.seconds, 24 * 3600 + 60 + LONGEST_HOLD.as_secs());
     }
     assert!(std::sync::Arc::ptr_eq(&stores[0], &stores[1]));
     assert!(!std::sync::Arc::ptr_eq(&stores[1], &stores[2]));
