@@ -166,6 +166,18 @@ fn a_claim_that_is_absent_or_of_another_type_refuses() {
 }
 
 #[test]
+fn only_true_is_true() {
+    let scene = Scene::new(&policy("condition = 'claims.staff'"));
+    scene.expect(("GET", "/users/1"), &Mint::new().claim("staff", true), 200);
+    for value in [json!("true"), json!(1), json!("x"), json!([true])] {
+        let mint = Mint::new().claim("staff", value);
+        scene.expect_failed("/users/1", &mint, "condition-not-boolean");
+    }
+    let mint = Mint::new().claim("staff", false);
+    scene.expect_failed("/users/1", &mint, "condition-false");
+}
+
+#[test]
 fn roles_scopes_host_client_and_issuer_can_be_asked() {
     let scene = Scene::new(&policy(
         "condition = '''\"reader\" in roles && scopes.exists(s, s.startsWith(\"api.\")) && host == \"app.example\" \
