@@ -15,7 +15,7 @@ use crate::{
     exchange::{Exchange, Head, Origin, Scheme, connection::Connection, trace::TraceContext},
     snapshot::server::ServerRules,
     wire::{
-        cookie, forwarded,
+        cookie, fetch_metadata, forwarded,
         halt::{Reason, Refusal, Stage},
         hop::{self, Upgrade},
         host::Authority,
@@ -28,8 +28,6 @@ use crate::{
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Fetch Metadata: browsers set it, pages cannot.
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// What a proxy adds to a request that it passes on; it need not be one that is trusted.
 static RELAYED: [HeaderName; 4] = [
     header::VIA,
@@ -274,13 +272,7 @@ fn origin(
 
 /// Whether a browser says that it opens a page, and no proxy says that it passed this on.
 fn opens_page(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT);
-    // Few requests but these begin so; the rest need not be looked at further.
-    accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"))
-        && headers
-            .get(SEC_FETCH_MODE)
-            .is_some_and(|mode| mode == "navigate")
-        && !RELAYED.iter().any(|name| headers.contains_key(name))
+    fetch_metadata::opens_page(headers) && !RELAYED.iter().any(|name| headers.contains_key(name))
 }
 
 fn is_request_id(value: &HeaderValue) -> bool {

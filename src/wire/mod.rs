@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod cookie;
+pub mod fetch_metadata;
 pub mod forwarded;
 pub mod grpc;
 pub mod halt;

@@ -8,9 +8,12 @@ use http::header::ORIGIN;
 
 use super::{Cors, Monitor, Pages, Rules, State};
 use crate::{
-    exchange::{Exchange, Scheme},
+    exchange::Exchange,
     policy::mode::Mode,
-    wire::halt::{Halt, Reason, Refusal, Stage},
+    wire::{
+        fetch_metadata,
+        halt::{Halt, Reason, Refusal, Stage},
+    },
 };
 
 /// What was found of the origin.
@@ -68,7 +71,7 @@ fn find(rules: Option<&Rules>, exchange: &Exchange) -> Finding {
         (Some(origin), None) => origin.as_bytes(),
         (Some(_), Some(_)) => return Finding::Foreign,
     };
-    if is_own(origin, exchange) {
+    if fetch_metadata::is_own(origin, exchange.scheme(), exchange.authority()) {
         return Finding::Own;
     }
     match rules {
@@ -77,22 +80,6 @@ fn find(rules: Option<&Rules>, exchange: &Exchange) -> Finding {
         Some(rules) if rules.pages == Pages::Any && origin != b"null" => Finding::AnySite,
         _ => Finding::Foreign,
     }
-}
-
-/// Whether the origin is the one that was asked, byte for byte as browsers write it: without the scheme's own port
-/// (RFC 6454 §6.2).
-fn is_own(origin: &[u8], exchange: &Exchange) -> bool {
-    let (prefix, port) = match exchange.scheme() {
-        Scheme::Https => (b"https://".as_slice(), 443),
-        Scheme::Http => (b"http://".as_slice(), 80),
-    };
-    let authority = exchange.authority();
-    let host = if authority.port() == Some(port) {
-        authority.host()
-    } else {
-        authority.as_str()
-    };
-    origin.strip_prefix(prefix) == Some(host.as_bytes())
 }
 
 impl Finding {
