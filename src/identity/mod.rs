@@ -5,7 +5,7 @@
 //! those of before; `introspection` asks the issuer about a token, `revocations` the operator's list. `dpop` checks the `proof`
 //! that a token is its caller's own, by the `thumbprint` of the key that it is bound to. `certificate` reads that of a connection. `statement` is what backends are told.
 //! `signer` is whoever signs requests, `message` what is signed; `sigv4`, `http_signature` and `webhook` are ways of
-//! signing, `once` what of them may be used once.
+//! signing, `once` what of them may be used once. `webauthn` reads passkeys.
 
 pub mod api_key;
 pub mod bearer;
@@ -32,6 +32,7 @@ pub mod signer;
 pub mod sigv4;
 pub mod statement;
 mod thumbprint;
+pub mod webauthn;
 pub mod webhook;
 
 #[cfg(test)]

@@ -73,6 +73,11 @@ fn a_proof_of_possession_says_what_it_is_about() {
     replay("dpop", properties::dpop::hold);
 }
 
+#[test]
+fn an_answer_of_an_authenticator_has_one_reading() {
+    replay("webauthn", properties::webauthn::hold);
+}
+
 /// The targets compare with the parsers that the program has, so both lock files must name the same ones.
 #[test]
 fn the_fuzz_targets_have_the_parsers_of_the_program() {
@@ -92,6 +97,7 @@ fn the_fuzz_targets_have_the_parsers_of_the_program() {
             "httparse",
             "hyper",
             "ipnet",
+            "minicbor",
             "percent-encoding",
             "serde_json",
         ];
@@ -102,7 +108,7 @@ fn the_fuzz_targets_have_the_parsers_of_the_program() {
             .collect()
     };
     let program = locked("Cargo.lock");
-    assert_eq!(program.len(), 8, "{program:?}");
+    assert_eq!(program.len(), 9, "{program:?}");
     assert_eq!(
         locked("tests/fuzz/Cargo.lock"),
         program,

@@ -11,3 +11,4 @@ pub mod message;
 #[path = "../../../../src/identity/proof.rs"]
 pub mod proof;
 pub mod sigv4;
+pub mod webauthn;

@@ -14,3 +14,4 @@ mod messages;
 mod parser;
 pub mod sigv4;
 pub mod target;
+pub mod webauthn;

@@ -1,0 +1,5 @@
+//! Runs `properties::webauthn` on whatever the engine makes up.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::properties::webauthn::hold(data));
