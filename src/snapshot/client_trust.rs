@@ -15,14 +15,16 @@ use std::{
 
 use rustls::{
     CertificateError, Error, RootCertStore,
-    pki_types::{CertificateRevocationListDer, UnixTime, pem::PemObject},
+    pki_types::UnixTime,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 
-use super::survivors::Survivors;
+use super::{
+    revocation_lists::{self, List},
+    survivors::Survivors,
+};
 use crate::{
-    config::{FilePath, OneOrMany, Reader},
+    config::Reader,
     crypto::{
         certificate::end_of_der,
         digest::{Sha256, sha256},
@@ -167,12 +169,12 @@ pub(super) fn compile(
         }
         return Some(None);
     };
-    let authorities = read(&path).map_err(|why| {
+    let authorities = std::fs::read(&path).map_err(|why| {
         let message = format!("cannot read certificates from `{}`: {why}", path.display());
         reader.error("client_ca", message, None);
     });
     files.push(path);
-    let lists = lists(reader, files);
+    let lists = revocation_lists::read_all(reader, files);
     let (authorities, lists) = (authorities.ok()?, lists?);
     let optional = reader.get::<String>("client_auth").as_deref() == Some("optional");
     let setting = Setting {
@@ -205,67 +207,6 @@ fn late(reader: &Reader<'_>) -> bool {
         );
     }
     late
-}
-
-fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| error.to_string())
-}
-
-/// The files of `client_crl`, each checked by itself; `None` when one has errors.
-fn lists(reader: &Reader<'_>, files: &mut Vec<PathBuf>) -> Option<Vec<List>> {
-    let Some(paths) = reader.get::<OneOrMany<FilePath>>("client_crl") else {
-        return (!reader.has("client_crl")).then(Vec::new);
-    };
-    let mut all = Vec::new();
-    let mut whole = true;
-    for path in paths.0 {
-        let path = path.resolve(reader.sources());
-        match read(&path).and_then(|pem| List::read_all(&pem)) {
-            Ok(lists) => all.extend(lists),
-            Err(why) => {
-                let message = format!("cannot read revocations from `{}`: {why}", path.display());
-                reader.error("client_crl", message, None);
-                whole = false;
-            }
-        }
-        files.push(path);
-    }
-    whole.then_some(all)
-}
-
-/// One list of revocations (RFC 5280 §5).
-struct List {
-    der: CertificateRevocationListDer<'static>,
-    /// The authority that it is of.
-    issuer: DistinguishedName,
-    /// First Unix second at which it is out of date; `u64::MAX` where it does not say.
-    ends: u64,
-}
-
-impl List {
-    fn read_all(pem: &[u8]) -> Result<Vec<Self>, String> {
-        let mut lists = Vec::new();
-        for der in CertificateRevocationListDer::pem_slice_iter(pem) {
-            lists.push(Self::new(der.map_err(|error| error.to_string())?)?);
-        }
-        if lists.is_empty() {
-            return Err("no list in it".to_owned());
-        }
-        Ok(lists)
-    }
-
-    fn new(der: CertificateRevocationListDer<'static>) -> Result<Self, String> {
-        let (_, parsed) = CertificateRevocationList::from_der(&der)
-            .map_err(|_| "not a list of revocations".to_owned())?;
-        let ends = parsed.next_update().map_or(u64::MAX, |next| {
-            u64::try_from(next.timestamp()).unwrap_or(0)
-        });
-        Ok(Self {
-            issuer: DistinguishedName::of(parsed.issuer()),
-            ends,
-            der,
-        })
-    }
 }
 
 /// What the file says.

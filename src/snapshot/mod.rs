@@ -13,6 +13,7 @@ mod dpop;
 pub mod identity;
 pub mod issuers;
 mod policies;
+mod revocation_lists;
 pub mod router;
 pub mod routes;
 pub mod sections;

@@ -512,6 +512,39 @@ fn an_authority_without_a_list_is_one_of_which_nothing_is_known() {
     assert!(refuses(&gate, &presenting(&gate, &leaf)));
 }
 
+#[test]
+fn of_two_lists_of_one_authority_the_newer_counts_in_whatever_order() {
+    // Made a year apart, and within one second, where the number of the list tells.
+    for made in ["20250101000000Z", "20260101000000Z"] {
+        for order in [["old.crl", "new.crl"], ["new.crl", "old.crl"]] {
+            let lines = format!("client_auth = \"optional\"\nclient_crl = {order:?}");
+            let scene = Scene::asking(&lines);
+            let (good, bad) = (
+                scene.clients.client("good", "/CN=good", ""),
+                scene.clients.client("bad", "/CN=bad", ""),
+            );
+            scene.clients.list_made_at("old.crl", made);
+            scene.clients.revoke(&bad);
+            scene.clients.list_made_at("new.crl", "20260101000000Z");
+            let gate = scene.gate.with(ANY).with(BY_CERTIFICATE).start();
+            get(&gate, &good, "/").expect(200);
+            assert!(refuses(&gate, &presenting(&gate, &bad)), "{made} {order:?}");
+        }
+    }
+}
+
+#[test]
+fn of_two_lists_in_one_file_the_newer_counts() {
+    let scene = Scene::asking("client_auth = \"optional\"\nclient_crl = \"old.crl\"");
+    let bad = scene.clients.client("bad", "/CN=bad", "");
+    let old = scene.clients.list_made_at("old.crl", "20250101000000Z");
+    scene.clients.revoke(&bad);
+    let new = scene.clients.list_made_at("new.crl", "20260101000000Z");
+    append(&old, &new);
+    let gate = scene.gate.with(ANY).with(BY_CERTIFICATE).start();
+    assert!(refuses(&gate, &presenting(&gate, &bad)));
+}
+
 fn append(file: &Path, more: &Path) {
     let text = [file, more].map(|file| std::fs::read(file).expect("a file"));
     std::fs::write(file, text.concat()).expect("our directory");
@@ -696,6 +729,20 @@ fn check_tells_of_lists_that_are_out_of_date_or_missing() {
     expect_all(
         &talk,
         &["this weakens the gate: what was revoked since a list ended is not known"],
+    );
+    let twice = lines.replace("\"clients.crl\"", "[\"clients.crl\", \"clients.crl\"]");
+    let (code, talk) = check(&format!("{SERVER}{twice}{open}"));
+    assert_eq!(code, Some(0), "{talk}");
+    expect_all(
+        &talk,
+        &["more than one list is of the authority `CN=clients,O=Example`"],
+    );
+    let none = lines.replace("\"clients.crl\"", "[]");
+    let (code, talk) = check(&format!("{SERVER}{none}{open}"));
+    assert_eq!(code, Some(2), "{talk}");
+    expect_all(
+        &talk,
+        &["an empty list would let revoked certificates pass"],
     );
     let other = lines.replace("clients.pem", "others.pem");
     let (code, talk) = check(&format!("{SERVER}{other}{open}"));

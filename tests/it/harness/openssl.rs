@@ -121,6 +121,26 @@ impl Authority {
         self.openssl(&["ca", "-config", &self.file("cnf"), "-revoke", &cert]);
     }
 
+    /// Writes the list of what is revoked now to a file of this name, as one made at `made` (`YYYYMMDDHHMMSSZ`) that
+    /// holds for long.
+    pub fn list_made_at(&self, file: &str, made: &str) -> PathBuf {
+        let path = self.directory.join(file);
+        let (config, out) = (self.file("cnf"), path.display().to_string());
+        self.openssl(&[
+            "ca",
+            "-config",
+            &config,
+            "-gencrl",
+            "-out",
+            &out,
+            "-crl_lastupdate",
+            made,
+            "-crl_nextupdate",
+            "20490101000000Z",
+        ]);
+        path
+    }
+
     /// Writes the list of what is revoked now to `NAME.crl`, by renaming into place.
     pub fn list(&self, next: NextUpdate) -> PathBuf {
         let fresh = self.file("fresh");
