@@ -75,6 +75,31 @@ impl Certificate {
     }
 }
 
+/// An authority: what it is called, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// The subject of its certificate.
+    pub name: DistinguishedName,
+    /// SHA-256 of its public key with the algorithm (`SubjectPublicKeyInfo`, RFC 5280 §4.1.2.7).
+    pub key: Sha256,
+}
+
+impl Authority {
+    /// Reads them from its certificate.
+    ///
+    /// # Errors
+    /// Anything but exactly one certificate.
+    pub fn of_der(der: &[u8]) -> Result<Self, Unreadable> {
+        match X509Certificate::from_der(der) {
+            Ok(([], parsed)) => Ok(Self {
+                name: DistinguishedName::of(parsed.subject()),
+                key: sha256(parsed.public_key().raw),
+            }),
+            _ => Err(Unreadable),
+        }
+    }
+}
+
 /// First Unix second at which the certificate is no longer valid; 0 for bytes that are none.
 pub fn end_of_der(der: &[u8]) -> u64 {
     X509Certificate::from_der(der).map_or(0, |(_, parsed)| end_of(&parsed))

@@ -8,8 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::certificate::Certificate;
-use super::distinguished_name::DistinguishedName;
+use super::certificate::Authority;
 
 /// The one provider of TLS cryptography, shared by every configuration.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -36,27 +35,34 @@ pub fn system_roots() -> &'static RootCertStore {
 /// The file is unreadable, malformed or holds no certificate; in words.
 pub fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
     let pem = std::fs::read(path).map_err(|error| error.to_string())?;
-    add_pem(roots, &pem).map(drop)
+    add_pem(roots, &pem)
 }
 
-/// Adds the certificates of a PEM text; gives their names.
+/// Adds the certificates of a PEM text.
 ///
 /// # Errors
 /// It is malformed or holds no certificate; in words.
-pub fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<Vec<DistinguishedName>, String> {
-    let mut names = Vec::new();
+pub fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
+    let mut found = false;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let der = certificate.map_err(|error| error.to_string())?;
-        names.push(
-            Certificate::parse(&der)
-                .map_or_else(|_| DistinguishedName::default(), |facts| facts.subject),
-        );
         roots.add(der).map_err(|error| error.to_string())?;
+        found = true;
     }
-    if names.is_empty() {
-        return Err("no certificate in it".to_owned());
-    }
-    Ok(names)
+    found.then_some(()).ok_or("no certificate in it".to_owned())
+}
+
+/// Who the certificates of a PEM text are of.
+///
+/// # Errors
+/// It is malformed, or one of them cannot be read; in words.
+pub fn authorities(pem: &[u8]) -> Result<Vec<Authority>, String> {
+    CertificateDer::pem_slice_iter(pem)
+        .map(|der| {
+            let der = der.map_err(|error| error.to_string())?;
+            Authority::of_der(&der).map_err(|error| error.to_string())
+        })
+        .collect()
 }
 
 /// A client that trusts these authorities and offers one protocol, such as `http/1.1` (RFC 7301).

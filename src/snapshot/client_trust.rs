@@ -20,13 +20,14 @@ use rustls::{
 };
 
 use super::{
+    client_verifier::ClientVerifier,
     revocation_lists::{self, List},
     survivors::Survivors,
 };
 use crate::{
     config::Reader,
     crypto::{
-        certificate::end_of_der,
+        certificate::{Authority, end_of_der},
         digest::{Sha256, sha256},
         distinguished_name::DistinguishedName,
         trust,
@@ -232,10 +233,10 @@ impl Setting {
     fn trust(&self, reader: &Reader<'_>) -> Result<ClientTrust, ()> {
         let failed = |key: &str, why: String| reader.error(key, why, None);
         let mut roots = RootCertStore::empty();
-        let names = trust::add_pem(&mut roots, &self.authorities).map_err(|why| {
-            failed("client_ca", format!("cannot read certificates: {why}"));
-        })?;
-        self.warn(reader, &names);
+        let authorities = trust::add_pem(&mut roots, &self.authorities)
+            .and_then(|()| trust::authorities(&self.authorities))
+            .map_err(|why| failed("client_ca", format!("cannot read certificates: {why}")))?;
+        self.warn(reader, &authorities);
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), trust::provider());
         if self.optional {
@@ -245,13 +246,14 @@ impl Setting {
         if !self.late {
             builder = builder.enforce_revocation_expiration();
         }
-        let verifier = builder.build().map_err(|error| {
+        let chains = builder.build().map_err(|error| {
             failed("client_crl", error.to_string());
         })?;
-        Ok(ClientTrust::new(verifier, self))
+        let verifier = ClientVerifier::new(chains, authorities);
+        Ok(ClientTrust::new(Arc::new(verifier), self))
     }
 
-    fn warn(&self, reader: &Reader<'_>, authorities: &[DistinguishedName]) {
+    fn warn(&self, reader: &Reader<'_>, authorities: &[Authority]) {
         let (now, consequence) = if self.late {
             (clock::unix_seconds(), "it goes on to count")
         } else {
@@ -280,7 +282,7 @@ impl Setting {
             }
         }
         let listed = |name: &DistinguishedName| self.lists.iter().any(|list| list.issuer == *name);
-        for name in authorities.iter().filter(|_| !self.lists.is_empty()) {
+        for Authority { name, .. } in authorities.iter().filter(|_| !self.lists.is_empty()) {
             if !listed(name) {
                 reader.warn(
                     "client_crl",

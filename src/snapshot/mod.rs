@@ -7,6 +7,7 @@ pub mod api_keys;
 pub mod certificates;
 pub mod client_certificates;
 pub mod client_trust;
+mod client_verifier;
 pub mod compile;
 pub mod document;
 mod dpop;

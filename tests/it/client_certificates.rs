@@ -545,6 +545,86 @@ fn of_two_lists_in_one_file_the_newer_counts() {
     assert!(refuses(&gate, &presenting(&gate, &bad)));
 }
 
+/// Two authorities of which only one gives out what `any` takes.
+struct TwoAuthorities {
+    scene: Scene,
+    others: Authority,
+}
+
+impl TwoAuthorities {
+    fn new() -> Self {
+        let scene = Scene::optional();
+        let others = Authority::new(scene.gate.directory(), "others");
+        append(&scene.clients.pem(), &others.pem());
+        Self { scene, others }
+    }
+}
+
+#[test]
+fn an_authority_that_is_called_like_another_one_is_not_that_one() {
+    let TwoAuthorities { scene, others } = TwoAuthorities::new();
+    let false_clients = others.below("false", "/O=Example/CN=clients");
+    let forged = false_clients
+        .client("forged", "/CN=admin", "")
+        .followed_by(&false_clients.pem());
+    let honest = scene.clients.client("web", "/CN=web", "");
+    let gate = scene.gate.with(ANY).with(BY_CERTIFICATE).start();
+    get(&gate, &honest, "/").expect(200);
+    for version in [&TLS13, &TLS12] {
+        let options = TlsOptions::presenting_over(&gate.ca, &forged, version);
+        assert!(refuses(&gate, &options), "{version:?}");
+    }
+    assert_eq!(scene.origin.requests().len(), 1);
+}
+
+#[test]
+fn an_authority_below_another_one_and_the_authority_itself_may_be_sent_along() {
+    let TwoAuthorities { scene, others } = TwoAuthorities::new();
+    let office = scene.clients.below("office", "/O=Example/CN=office");
+    let of_office = office
+        .client("desk", "/CN=desk", "")
+        .followed_by(&office.pem());
+    let of_others = others
+        .client("other", "/CN=other", "")
+        .followed_by(&others.pem());
+    let own = scene.gate.directory().join("own.pem");
+    let text = std::fs::read_to_string(scene.clients.pem()).expect("two certificates");
+    let end = "-----END CERTIFICATE-----\n";
+    let first = text.split_inclusive(end).next().expect("one of them");
+    std::fs::write(&own, first).expect("our directory");
+    let direct = scene.clients.client("web", "/CN=web", "").followed_by(&own);
+    let gate = scene.gate.with(ANY).with(BY_CERTIFICATE).start();
+    get(&gate, &direct, "/").expect(200);
+    for leaf in [&of_office, &of_others] {
+        get(&gate, leaf, "/open").expect(200);
+        // Of other authorities than the rule names.
+        expect_reason(&get(&gate, leaf, "/"), 403, "certificate-unknown");
+    }
+}
+
+#[test]
+fn an_authority_that_gains_a_namesake_loses_what_it_let_in() {
+    let scene = Scene::optional();
+    let others = Authority::new(scene.gate.directory(), "others");
+    let namesake = others.below("namesake", "/O=Example/CN=clients");
+    let leaf = namesake
+        .client("web", "/CN=web", "")
+        .followed_by(&namesake.pem());
+    let clients = scene.clients.pem();
+    let both = scene.gate.directory().join("both.pem");
+    std::fs::copy(&clients, &both).expect("our directory");
+    append(&both, &others.pem());
+    std::fs::copy(others.pem(), &clients).expect("our directory");
+    let gate = scene.gate.with(ANY).with(BY_CERTIFICATE).start();
+    let mut open = connect(&gate, &leaf);
+    open.send(request("GET", "/", &[])).response().expect(200);
+    std::fs::copy(&both, &clients).expect("our directory");
+    gate.reload();
+    let response = open.send(request("GET", "/open", &[])).response();
+    expect_reason(&response, 403, "certificate-unknown");
+    open.expect_close();
+}
+
 fn append(file: &Path, more: &Path) {
     let text = [file, more].map(|file| std::fs::read(file).expect("a file"));
     std::fs::write(file, text.concat()).expect("our directory");

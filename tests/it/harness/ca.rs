@@ -22,6 +22,8 @@ pub struct Leaf {
     pub cert: PathBuf,
     pub key: PathBuf,
     pub cert_der: CertificateDer<'static>,
+    /// What its holder sends along with it.
+    pub chain: Vec<CertificateDer<'static>>,
     key_pair: KeyPair,
 }
 
@@ -31,10 +33,18 @@ impl Leaf {
         let key_pem = std::fs::read_to_string(&key).expect("a key file");
         Self {
             cert_der: CertificateDer::from_pem_file(&cert).expect("a certificate file"),
+            chain: Vec::new(),
             key_pair: KeyPair::from_pem(&key_pem).expect("a PKCS#8 key"),
             cert,
             key,
         }
+    }
+
+    /// The same, sent with the certificate in this PEM file after it.
+    pub fn followed_by(mut self, pem: &Path) -> Self {
+        let next = CertificateDer::from_pem_file(pem).expect("a certificate file");
+        self.chain.push(next);
+        self
     }
 
     /// The section that has the proxy serve it.
@@ -128,6 +138,7 @@ impl Ca {
             cert,
             key,
             cert_der: certificate.der().clone(),
+            chain: Vec::new(),
             key_pair,
         }
     }

@@ -102,9 +102,12 @@ impl TlsOptions {
             .with_root_certificates(ca.roots());
         let mut config = match leaf {
             None => builder.with_no_client_auth(),
-            Some(leaf) => builder
-                .with_client_auth_cert(vec![leaf.cert_der.clone()], leaf.key_der())
-                .expect("the leaf and its key fit"),
+            Some(leaf) => {
+                let chain = std::iter::once(&leaf.cert_der).chain(&leaf.chain);
+                builder
+                    .with_client_auth_cert(chain.cloned().collect(), leaf.key_der())
+                    .expect("the leaf and its key fit")
+            }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {

@@ -21,13 +21,7 @@ pub enum NextUpdate {
 impl Authority {
     /// Makes an authority `O=Example,CN=NAME` whose certificate is `NAME.pem`.
     pub fn new(directory: &Path, name: &str) -> Self {
-        let authority = Self {
-            directory: directory.to_owned(),
-            name: name.to_owned(),
-        };
-        authority.write("index", "");
-        authority.write("crlnumber", "1000\n");
-        authority.write("cnf", &authority.settings());
+        let authority = Self::empty(directory, name);
         authority.openssl(&[
             "req",
             "-x509",
@@ -49,6 +43,53 @@ impl Authority {
             "-subj",
             &format!("/O=Example/CN={name}"),
         ]);
+        authority
+    }
+
+    /// Makes an authority below this one, of whatever subject; its certificate is `NAME.pem`.
+    pub fn below(&self, name: &str, subject: &str) -> Self {
+        let authority = Self::empty(&self.directory, name);
+        authority.openssl(&[
+            "req",
+            "-new",
+            "-config",
+            &authority.file("cnf"),
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            &authority.file("key"),
+            "-out",
+            &authority.file("csr"),
+            "-subj",
+            subject,
+        ]);
+        self.openssl(&[
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            &self.file("cnf"),
+            "-extensions",
+            "authority",
+            "-in",
+            &authority.file("csr"),
+            "-out",
+            &authority.file("pem"),
+        ]);
+        authority
+    }
+
+    fn empty(directory: &Path, name: &str) -> Self {
+        let authority = Self {
+            directory: directory.to_owned(),
+            name: name.to_owned(),
+        };
+        authority.write("index", "");
+        authority.write("crlnumber", "1000\n");
+        authority.write("cnf", &authority.settings());
         authority
     }
 
