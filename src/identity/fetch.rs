@@ -4,9 +4,11 @@
 //! Made for an issuer that the operator named: no pool, no redirects, no cookies, no compression, a cap on time and size.
 //! URLs never come from a token.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::crypto::digest::{Sha256, sha256};
 use crate::crypto::trust;
 
 /// The most a document may weigh.
@@ -73,6 +76,49 @@ pub enum FetchError {
     Body,
 }
 
+/// Certificates to trust beside those of the system: a PEM file with what it held when it was read. Another content makes
+/// another value, so that nothing which was fetched under the one counts under the other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorities {
+    path: PathBuf,
+    pem: Arc<[u8]>,
+}
+
+impl Authorities {
+    /// Reads the file; what it holds is looked at by [`Location::new`].
+    ///
+    /// # Errors
+    /// [`LocationError::Certificates`]: it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, LocationError> {
+        let pem = std::fs::read(path).map_err(|cause| LocationError::Certificates {
+            path: path.display().to_string(),
+            cause: cause.to_string(),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            pem: pem.into(),
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The SHA-256 of what it held.
+    pub fn digest(&self) -> Sha256 {
+        sha256(&self.pem)
+    }
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorities")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Where a document is fetched from, checked and ready.
 #[derive(Clone)]
 pub struct Location {
@@ -85,11 +131,11 @@ pub struct Location {
 }
 
 impl Location {
-    /// Checks a URL; `ca` names a PEM file of certificates to trust beside those of the system.
+    /// Checks a URL; `ca` are certificates to trust beside those of the system.
     ///
     /// # Errors
     /// Anything but https, save http to `localhost` or a loopback address; unreadable certificates.
-    pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, LocationError> {
+    pub fn new(url: &str, ca: Option<&Authorities>) -> Result<Self, LocationError> {
         let bad = || LocationError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
         let authority = uri
@@ -233,8 +279,8 @@ where
     }
 }
 
-impl std::fmt::Debug for Location {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Location")
             .field("authority", &self.authority)
             .field("path", &self.path)
@@ -259,11 +305,11 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-fn connector(ca: Option<&Path>) -> Result<TlsConnector, LocationError> {
+fn connector(ca: Option<&Authorities>) -> Result<TlsConnector, LocationError> {
     let mut roots = trust::system_roots().clone();
-    if let Some(path) = ca {
-        trust::add(&mut roots, path).map_err(|cause| LocationError::Certificates {
-            path: path.display().to_string(),
+    if let Some(ca) = ca {
+        trust::add_pem(&mut roots, &ca.pem).map_err(|cause| LocationError::Certificates {
+            path: ca.path.display().to_string(),
             cause,
         })?;
     }
@@ -284,7 +330,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 
-    use super::{FetchError, Location, LocationError, MAX_BODY};
+    use super::{Authorities, FetchError, Location, LocationError, MAX_BODY};
     use crate::identity::minting::{KeyServer, ok};
 
     #[test]
@@ -324,8 +370,12 @@ mod tests {
                 "{bad}"
             );
         }
-        let missing = Location::new("https://idp.example/", Some(Path::new("/nonexistent.pem")));
+        let missing = Authorities::read(Path::new("/nonexistent.pem"));
         assert!(matches!(missing, Err(LocationError::Certificates { .. })));
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let empty = Authorities::read(empty.path()).unwrap();
+        let none = Location::new("https://idp.example/", Some(&empty));
+        assert!(matches!(none, Err(LocationError::Certificates { .. })));
     }
 
     async fn get(answer: String) -> Result<bytes::Bytes, FetchError> {
@@ -394,13 +444,13 @@ mod tests {
         std::fs::write(ca.path(), certificate.pem()).unwrap();
         let port = serve(certificate.der().clone(), key.serialize_der()).await;
 
-        let good =
-            Location::new(&format!("https://localhost:{port}/keys"), Some(ca.path())).unwrap();
+        let ca = Authorities::read(ca.path()).unwrap();
+        let good = Location::new(&format!("https://localhost:{port}/keys"), Some(&ca)).unwrap();
         assert_eq!(good.get().await.unwrap(), "{}");
         let untrusted = Location::new(&format!("https://localhost:{port}/keys"), None).unwrap();
         assert!(matches!(untrusted.get().await, Err(FetchError::Connect(_))));
         let other_name =
-            Location::new(&format!("https://127.0.0.1:{port}/keys"), Some(ca.path())).unwrap();
+            Location::new(&format!("https://127.0.0.1:{port}/keys"), Some(&ca)).unwrap();
         assert!(matches!(
             other_name.get().await,
             Err(FetchError::Connect(_))

@@ -114,7 +114,7 @@ enum AskError {
 impl Introspector {
     /// Checks the URL and makes the credentials ready.
     pub(super) fn new(rules: &Introspection) -> Result<Self, LocationError> {
-        let location = Location::new(&rules.url, rules.ca.as_deref())?;
+        let location = Location::new(&rules.url, rules.ca.as_ref())?;
         Ok(Self {
             authorization: basic(rules),
             location: Some(location),

@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::bearer::TokenError;
 use super::claims::{Claims, parse_object};
 pub use super::counts::{Counts, TOKEN_OUTCOMES};
-use super::fetch::{FetchError, Location, LocationError};
+use super::fetch::{Authorities, FetchError, Location, LocationError};
 use super::introspection::Introspector;
 pub use super::issuers::Issuers;
 use super::jwks::{KeySet, KeySetError};
@@ -103,7 +103,7 @@ impl Issuer {
         check(&config)?;
         let (location, pace) = match &config.keys {
             KeySource::Url { url, fetching } => (
-                Some(Location::new(url, fetching.ca.as_deref())?),
+                Some(Location::new(url, fetching.ca.as_ref())?),
                 pace(fetching),
             ),
             KeySource::Discovery(fetching) => {
@@ -112,7 +112,7 @@ impl Issuer {
                     config.rules.issuer.trim_end_matches('/')
                 );
                 (
-                    Some(Location::new(&url, fetching.ca.as_deref())?),
+                    Some(Location::new(&url, fetching.ca.as_ref())?),
                     pace(fetching),
                 )
             }
@@ -229,12 +229,19 @@ impl Issuer {
 
     /// Files whose change is to be noticed.
     pub fn files(&self) -> Vec<PathBuf> {
-        let keys = match &self.config.keys {
-            KeySource::File(path) => Some(path),
-            _ => None,
+        let (keys, fetched) = match &self.config.keys {
+            KeySource::File(path) => (Some(path.as_path()), None),
+            KeySource::Url { fetching, .. } | KeySource::Discovery(fetching) => {
+                (None, fetching.ca.as_ref())
+            }
+            KeySource::Secret(_) | KeySource::Unsigned => (None, None),
         };
-        let files = keys.into_iter().chain(&self.config.revoked);
-        files.cloned().collect()
+        let asked = self.config.introspection.as_ref();
+        let asked = asked.and_then(|asked| asked.ca.as_ref());
+        let authorities = fetched.or(asked).map(Authorities::path);
+        let files = keys.into_iter().chain(authorities);
+        let files = files.chain(self.config.revoked.as_deref());
+        files.map(Path::to_owned).collect()
     }
 
     /// Reads the key file and the list of revoked tokens again; true when one of them changed.
@@ -342,7 +349,7 @@ impl Issuer {
         if text("issuer")? != self.config.rules.issuer {
             return Err(DocumentError::OtherIssuer);
         }
-        let keys = Location::new(text("jwks_uri")?, fetching.ca.as_deref())?;
+        let keys = Location::new(text("jwks_uri")?, fetching.ca.as_ref())?;
         self.fetch_keys(&keys).await
     }
 
@@ -356,6 +363,7 @@ impl Issuer {
         let origin = Origin {
             issuer: self.config.rules.issuer.clone(),
             source: source.to_owned(),
+            authorities: fetching.ca.as_ref().map(Authorities::digest),
         };
         Some((fetching.keep.clone()?, origin, fetching.stale.as_secs()))
     }

@@ -1,7 +1,8 @@
 //! The last good key set of an issuer on disk, for a start while the issuer is down. For `issuer`.
 //!
 //! It holds public keys only, but whoever could write it could add one: a file that others may write is refused, and so is
-//! one that belongs to another issuer or place of keys. Its age is counted from the fetch, not from the start.
+//! one that belongs to another issuer or place of keys, or was fetched under other certificates than those of now. Its age is
+//! counted from the fetch, not from the start.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -13,6 +14,8 @@ use thiserror::Error;
 
 use super::claims::{self, parse_object};
 use super::fetch::MAX_BODY;
+use crate::crypto::digest::Sha256;
+use crate::crypto::hex;
 
 /// A clock that was set back by more than this makes a file that comes from the future.
 const AHEAD: u64 = 300;
@@ -32,8 +35,8 @@ pub(super) enum KeptError {
     /// Not a file of this form.
     #[error("the kept key set is malformed")]
     Malformed,
-    /// Keys of another issuer, or from another place.
-    #[error("the kept key set is that of another issuer")]
+    /// Keys of another issuer, or from another place, or fetched from whom other certificates vouched for.
+    #[error("the kept key set is that of another issuer, or was fetched under other authorities")]
     OtherIssuer,
     /// Fetched longer ago than keys are used, or at a time that has not come.
     #[error("the kept key set is too old")]
@@ -47,6 +50,14 @@ pub(super) struct Origin {
     pub(super) issuer: String,
     /// The URL of the key set, or `discovery`.
     pub(super) source: String,
+    /// The SHA-256 of the certificates that were trusted beside those of the system when it was fetched.
+    pub(super) authorities: Option<Sha256>,
+}
+
+impl Origin {
+    fn authorities(&self) -> Option<String> {
+        self.authorities.map(|digest| hex::encode(&digest))
+    }
 }
 
 /// Puts a key set, fetched at `now` (Unix seconds), in the place of the one before: readable by the owner alone, whole or
@@ -58,6 +69,7 @@ pub(super) fn save(path: &Path, origin: &Origin, keys: &[u8], now: u64) -> std::
     let document = json!({
         "issuer": origin.issuer,
         "source": origin.source,
+        "authorities": origin.authorities(),
         "fetched": now,
         "keys": String::from_utf8_lossy(keys),
     });
@@ -106,7 +118,11 @@ pub(super) fn load(
             .flatten()
             .ok_or(KeptError::Malformed)
     };
-    if text("issuer")? != origin.issuer || text("source")? != origin.source {
+    let authorities = document.get("authorities").and_then(Value::as_str);
+    if text("issuer")? != origin.issuer
+        || text("source")? != origin.source
+        || authorities != origin.authorities().as_deref()
+    {
         return Err(KeptError::OtherIssuer);
     }
     let fetched = document
@@ -152,6 +168,7 @@ mod tests {
         Origin {
             issuer: "https://idp.example".to_owned(),
             source: "https://idp.example/keys".to_owned(),
+            authorities: None,
         }
     }
 
@@ -210,6 +227,25 @@ mod tests {
         other.source = "discovery".to_owned();
         let error = load(&path, &other, (NOW, 60));
         assert!(matches!(error, Err(KeptError::OtherIssuer)));
+        let under = |authorities| Origin {
+            authorities,
+            ..origin()
+        };
+        let before = [None, Some([7; 32]), Some([8; 32])];
+        for (saved, asked) in before
+            .iter()
+            .flat_map(|one| before.map(|other| (*one, other)))
+        {
+            save(&path, &under(saved), b"{}", NOW).unwrap();
+            let loaded = load(&path, &under(asked), (NOW, 60));
+            match loaded {
+                Ok(_) => assert_eq!(saved, asked),
+                Err(error) => {
+                    assert!(matches!(error, KeptError::OtherIssuer), "{error}");
+                    assert_ne!(saved, asked);
+                }
+            }
+        }
         let error = load(folder.path(), &origin(), (NOW, 60));
         assert!(error.is_err());
     }

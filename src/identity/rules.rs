@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::ClaimPath;
+use super::fetch::Authorities;
 use super::jws::Algorithm;
 use crate::crypto::secret::Secret;
 use crate::state::tokens::DEFAULT_ENTRIES;
@@ -115,8 +116,8 @@ impl IssuerRules {
 /// How keys are fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetching {
-    /// A PEM file of certificates to trust beside those of the system.
-    pub ca: Option<PathBuf>,
+    /// Certificates to trust beside those of the system.
+    pub ca: Option<Authorities>,
     /// How often to fetch without need; a tenth more or less, so that many proxies do not come at once.
     pub refresh: Duration,
     /// The least time between two fetches.
@@ -165,8 +166,8 @@ pub enum KeySource {
 pub struct Introspection {
     /// https, or http to a loopback address.
     pub url: String,
-    /// A PEM file of certificates to trust beside those of the system.
-    pub ca: Option<PathBuf>,
+    /// Certificates to trust beside those of the system.
+    pub ca: Option<Authorities>,
     /// The name under which this gate asks.
     pub client_id: String,
     /// The password of that name.

@@ -7,6 +7,7 @@ use crate::{
     config::{At, HttpsUrl, Key, Kind, OneOrMany, Reader, Section},
     identity::{
         claims::ClaimPath,
+        fetch::Authorities,
         issuer::{
             Asked, ClientAuth, Fetching, Introspection, IssuerConfig, IssuerRules, KeySource,
             TokenType,
@@ -135,7 +136,10 @@ fn compile_one(name: &str, at: At, reader: &Reader<'_>) -> Option<IssuerConfig> 
     let issuer = reader.get::<String>("issuer")?;
     let audience = reader.get::<OneOrMany<String>>("audience")?.0;
     let audience: Vec<&str> = audience.iter().map(String::as_str).collect();
-    let keys = key_source(name, at, reader)?;
+    let ca = authorities(reader);
+    let keys = key_source((name, at), reader, ca.as_ref());
+    let asked = introspection(name, reader, ca.as_ref());
+    let keys = keys?;
     let mut rules = IssuerRules::new(name, &issuer, &audience);
     if let Some(words) = reader.get::<Vec<String>>("algorithms") {
         rules.algorithms = words
@@ -159,12 +163,23 @@ fn compile_one(name: &str, at: At, reader: &Reader<'_>) -> Option<IssuerConfig> 
     rules.max_age = reader.get("max_age").unwrap_or(Duration::from_hours(24));
     rules.dpop = dpop::compile(reader);
     let mut config = IssuerConfig::new(rules, keys);
-    config.introspection = introspection(name, reader);
+    config.introspection = asked;
     config.revoked = reader.path("revoked");
     Some(config)
 }
 
-fn introspection(name: &str, reader: &Reader<'_>) -> Option<Introspection> {
+/// The file of `ca`, read once for all that is fetched from the issuer.
+fn authorities(reader: &Reader<'_>) -> Option<Authorities> {
+    let read = Authorities::read(&reader.path("ca")?);
+    read.map_err(|error| reader.error("ca", error.to_string(), None))
+        .ok()
+}
+
+fn introspection(
+    name: &str,
+    reader: &Reader<'_>,
+    ca: Option<&Authorities>,
+) -> Option<Introspection> {
     if !reader.has("introspection") {
         return None;
     }
@@ -192,7 +207,7 @@ fn introspection(name: &str, reader: &Reader<'_>) -> Option<Introspection> {
     let said = |key: &str, word: &str| asked.get::<String>(key).as_deref() == Some(word);
     Some(Introspection {
         url,
-        ca: reader.path("ca"),
+        ca: ca.cloned(),
         client_id,
         client_secret,
         auth: if said("auth", "post") {
@@ -230,7 +245,11 @@ fn role_paths(reader: &Reader<'_>) -> Vec<ClaimPath> {
     paths
 }
 
-fn key_source(name: &str, at: At, reader: &Reader<'_>) -> Option<KeySource> {
+fn key_source(
+    (name, at): (&str, At),
+    reader: &Reader<'_>,
+    ca: Option<&Authorities>,
+) -> Option<KeySource> {
     let stated: Vec<&str> = ["jwks_url", "jwks_file", "secret", "discovery"]
         .into_iter()
         .filter(|key| reader.has(key))
@@ -255,13 +274,13 @@ fn key_source(name: &str, at: At, reader: &Reader<'_>) -> Option<KeySource> {
             let url = reader.get::<HttpsUrl>("jwks_url")?;
             Some(KeySource::Url {
                 url: url.as_str().to_owned(),
-                fetching: fetching(reader),
+                fetching: fetching(reader, ca),
             })
         }
         Some("jwks_file") => reader.path("jwks_file").map(KeySource::File),
         Some("secret") => reader.secret("secret").map(KeySource::Secret),
         Some("discovery") if reader.get("discovery") == Some(true) => {
-            Some(KeySource::Discovery(fetching(reader)))
+            Some(KeySource::Discovery(fetching(reader, ca)))
         }
         None if reader.has("introspection") => Some(KeySource::Unsigned),
         _ => {
@@ -278,14 +297,14 @@ fn key_source(name: &str, at: At, reader: &Reader<'_>) -> Option<KeySource> {
     }
 }
 
-fn fetching(reader: &Reader<'_>) -> Fetching {
+fn fetching(reader: &Reader<'_>, ca: Option<&Authorities>) -> Fetching {
     let floor = reader.get("cooldown").unwrap_or(Duration::from_secs(30));
     if floor < Duration::from_secs(1) {
         let message = "a flood of made-up key names would be a flood at the issuer";
         reader.error("cooldown", message, Some("at least `1s`".into()));
     }
     Fetching {
-        ca: reader.path("ca"),
+        ca: ca.cloned(),
         refresh: reader.get("refresh").unwrap_or(Duration::from_mins(10)),
         floor,
         stale: reader.get("stale").unwrap_or(Duration::from_hours(24)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::eventually::eventually;
 use crate::harness::gate::{Running, request};
 use crate::harness::issuer::now;
-use crate::harness::{Gate, Issuer, Mint, Origin};
+use crate::harness::{Ca, Gate, Issuer, Mint, Origin};
 
 const ANY_TOKEN: &str = r#"
 [[blueprints]]
@@ -136,6 +136,72 @@ fn a_list_that_is_not_understood_changes_nothing() {
     listed.gate.reload();
     assert_eq!(status(&listed.gate, &token), 200);
     assert_eq!(status(&listed.gate, &other), 401);
+}
+
+/// A gate whose issuer answers over https, under the authority in `idp.pem`, with the key set kept in `kept.json`.
+struct Trusted {
+    gate: Gate,
+    issuer: Issuer,
+    ca: PathBuf,
+    other: PathBuf,
+    origin: Origin,
+}
+
+impl Trusted {
+    fn new() -> Self {
+        let origin = Origin::echo();
+        let gate = Gate::before(&origin);
+        let own = Ca::named(gate.directory(), "own");
+        let issuer = Issuer::https(&own);
+        Ca::named(gate.directory(), "other");
+        let file = |name: &str| gate.directory().join(name);
+        let (ca, other) = (file("idp.pem"), file("other.pem"));
+        std::fs::copy(file("own.pem"), &ca).expect("our directory");
+        let lines = "ca = \"idp.pem\"\nkeep = \"kept.json\"\ncooldown = \"1s\"";
+        let section = issuer.section_with(lines);
+        Self {
+            gate: gate.with(&section).with(ANY_TOKEN),
+            issuer,
+            ca,
+            other,
+            origin,
+        }
+    }
+}
+
+#[test]
+fn an_authority_that_left_the_file_of_an_issuer_vouches_for_no_key() {
+    let Trusted {
+        gate,
+        issuer,
+        ca,
+        other,
+        origin,
+    } = Trusted::new();
+    let token = issuer.mint(&Mint::new());
+    let gate = gate.start();
+    eventually("the token passes", || {
+        (status(&gate, &token) == 200).then_some(())
+    });
+    let kept = gate.directory.path().join("kept.json");
+    eventually("the key set is kept", || kept.exists().then_some(()));
+    // The content alone changes, and nobody sends a signal.
+    let before = reloads(&gate);
+    replace(&ca, &std::fs::read_to_string(&other).expect("an authority"));
+    eventually("the change is noticed", || {
+        (reloads(&gate) > before).then_some(())
+    });
+    let reached = origin.requests().len();
+    assert_eq!(status(&gate, &token), 503);
+    gate.proxy
+        .await_talk("the kept key set is that of another issuer");
+    assert_eq!(origin.requests().len(), reached);
+    // What was once trusted is trusted again when the file says so.
+    let own = std::fs::read_to_string(gate.directory.path().join("own.pem"));
+    replace(&ca, &own.expect("an authority"));
+    eventually("the token passes again", || {
+        (status(&gate, &token) == 200).then_some(())
+    });
 }
 
 #[test]
