@@ -211,7 +211,7 @@ impl Issuer {
     /// Refuses a token that is named in the list of revoked ones.
     pub(super) fn check_revoked(&self, claims: &Claims) -> Result<(), TokenError> {
         match &self.revoked {
-            Some(list) if list.covers(claims) => Err(TokenError::Revoked),
+            Some(list) if list.covers(claims)? => Err(TokenError::Revoked),
             _ => Ok(()),
         }
     }

@@ -1,7 +1,8 @@
 //! Tokens and subjects that no longer count before their time: a list in a file, kept by the operator. For `issuer`.
 //!
 //! A line is `jti:VALUE` (RFC 7519 §4.1.7), `sub:VALUE`, or `sub:VALUE before:SECONDS` for the tokens of a subject that
-//! were issued before that Unix second; `#` begins a line that says nothing. A file with any other line is refused whole.
+//! were issued before that Unix second; `#` begins a line that says nothing. A file with any other line is refused whole:
+//! a slip that is taken for part of a name revokes nobody. A name that is more than one word of ASCII stands in quotes.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use thiserror::Error;
 
-use super::claims::{self, Claims};
+use super::claims::{self, BadClaim, Claims};
 
 /// The largest file, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -36,7 +37,7 @@ pub enum RevocationError {
     TooMany(PathBuf),
     /// A line that is none of the known ones.
     #[error(
-        "line {line} of `{path}` is not understood: `jti:VALUE`, `sub:VALUE` or `sub:VALUE before:SECONDS` is expected"
+        "line {line} of `{path}` is not understood: `jti:VALUE`, `sub:VALUE` or `sub:VALUE before:SECONDS` is expected, with a value in quotes (as in JSON) that has blanks, `#` or other than ASCII signs"
     )]
     Line {
         /// The file as it was named.
@@ -104,15 +105,17 @@ impl Revocations {
 
     /// Whether a token with these claims is revoked. One that does not say when it was issued counts as issued before
     /// any time.
-    pub fn covers(&self, claims: &Claims) -> bool {
+    ///
+    /// # Errors
+    /// A claim by which tokens are looked up has the wrong type: nobody could name such a token.
+    pub fn covers(&self, claims: &Claims) -> Result<bool, BadClaim> {
         let list = self.list.load();
-        let named = |name| claims::string(claims, name).ok().flatten();
-        let by_id = named("jti").is_some_and(|id| list.tokens.contains(id));
-        let issued = claims::seconds(claims, "iat").ok().flatten();
-        by_id
-            || named("sub")
-                .and_then(|subject| list.subjects.get(subject))
-                .is_some_and(|before| issued.is_none_or(|issued| issued < *before))
+        let id = claims::string(claims, "jti")?;
+        let subject = claims::string(claims, "sub")?;
+        let issued = claims::seconds(claims, "iat")?;
+        let before = subject.and_then(|subject| list.subjects.get(subject));
+        Ok(id.is_some_and(|id| list.tokens.contains(id))
+            || before.is_some_and(|before| issued.is_none_or(|issued| issued < *before)))
     }
 }
 
@@ -145,27 +148,47 @@ fn read(path: &Path) -> Result<List, RevocationError> {
 impl List {
     /// Takes a line in; `None` when it is not understood.
     fn take(&mut self, line: &str) -> Option<()> {
-        let (kind, value) = line.split_once(':')?;
-        let value = value.trim();
-        if value.is_empty() {
-            return None;
-        }
-        match kind {
-            "jti" => {
+        let (kind, rest) = line.split_once(':')?;
+        let (value, rest) = value(rest.trim_start_matches(' '))?;
+        let rest = rest.trim_start_matches(' ');
+        match (kind, rest) {
+            ("jti", "") => {
                 self.tokens.insert(value.into());
             }
-            "sub" => {
-                let (subject, before) = match value.rsplit_once(" before:") {
-                    Some((subject, before)) => (subject.trim_end(), before.parse().ok()?),
-                    None => (value, u64::MAX),
+            ("sub", _) => {
+                let before = if rest.is_empty() {
+                    u64::MAX
+                } else {
+                    seconds(rest.strip_prefix("before:")?)?
                 };
-                let known = self.subjects.entry(subject.into()).or_default();
+                let known = self.subjects.entry(value.into()).or_default();
                 *known = before.max(*known);
             }
             _ => return None,
         }
         Some(())
     }
+}
+
+/// The value that a text begins with, and what follows it: nothing, or a blank and more.
+fn value(text: &str) -> Option<(String, &str)> {
+    let (value, rest) = if text.starts_with('"') {
+        let mut quoted = serde_json::Deserializer::from_str(text).into_iter::<String>();
+        let value = quoted.next()?.ok()?;
+        (value, text.get(quoted.byte_offset()..)?)
+    } else {
+        let (word, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+        let plain = |sign: u8| sign.is_ascii_graphic() && !b"#\"".contains(&sign);
+        (word.bytes().all(plain).then(|| word.to_owned())?, rest)
+    };
+    let ends = rest.is_empty() || rest.starts_with(' ');
+    (ends && !value.is_empty()).then_some((value, rest))
+}
+
+/// Digits alone.
+fn seconds(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|sign| sign.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -181,13 +204,13 @@ mod tests {
     }
 
     fn covers(text: &str, claims: &Value) -> bool {
-        opened(text).unwrap().covers(claims.as_object().unwrap())
+        let list = opened(text).unwrap();
+        list.covers(claims.as_object().unwrap()).unwrap()
     }
 
     #[test]
     fn tokens_and_subjects_are_named_whole() {
-        let text =
-            "# since Monday\n\njti:a1\r\n  sub:auth0|7  \nsub:bob before:100\nsub:with blank\n";
+        let text = "# since Monday\n\njti:a1\r\n  sub: auth0|7  \nsub:bob  before:100\nsub:\"with blank\"\nsub:\"j\\u00f6rg #1\" before:100\n";
         for (claims, revoked) in [
             (json!({"jti": "a1", "sub": "x"}), true),
             (json!({"jti": "a"}), false),
@@ -199,6 +222,8 @@ mod tests {
             (json!({"sub": "bob", "iat": 99}), true),
             (json!({"sub": "bob", "iat": 100}), false),
             (json!({"sub": "bob"}), true),
+            (json!({"sub": "jörg #1", "iat": 99}), true),
+            (json!({"sub": "jörg #1", "iat": 100}), false),
             (json!({}), false),
         ] {
             assert_eq!(covers(text, &claims), revoked, "{claims}");
@@ -225,6 +250,29 @@ mod tests {
             "sub:bob before:-1",
             "sub:bob before:soon",
             "sub:bob before:1e3",
+            "sub:bob before:+5",
+            "sub:bob # left",
+            "sub:bob #left",
+            "sub:bob#left",
+            "sub:bob and others",
+            "sub:bob Before:5",
+            "sub:bob before: 5",
+            "sub:bob before:5 # for now",
+            "sub:bob before:5 before:6",
+            "sub:bob\tbefore:5",
+            "sub:bob\u{a0}before:5",
+            "sub:bo\u{200b}b",
+            "sub:b\u{f6}b",
+            "sub:bob jti:a",
+            "sub :bob",
+            "sub:\"bob",
+            "sub:\"bob\"s",
+            "sub:\"bob\" s",
+            "sub:\"\"",
+            "sub:bob\"",
+            "sub:'bob' \"x\"",
+            "jti:a before:1",
+            "jti:a b",
         ] {
             let error = opened(&format!("jti:a\n{bad}\n")).unwrap_err();
             assert!(
@@ -239,6 +287,21 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_looked_up_is_told() {
+        let list = opened("jti:7").unwrap();
+        for (name, value) in [
+            ("jti", json!(7)),
+            ("jti", json!(null)),
+            ("sub", json!(["bob"])),
+            ("iat", json!("5")),
+        ] {
+            let claims = json!({ name: value });
+            let covers = list.covers(claims.as_object().unwrap());
+            assert_eq!(covers, Err(BadClaim(name)), "{claims}");
+        }
+    }
+
+    #[test]
     fn the_list_is_bounded() {
         use std::fmt::Write;
         let mut text = String::new();
@@ -246,7 +309,7 @@ mod tests {
             let _ = writeln!(text, "jti:{number}");
         }
         assert_eq!(opened(&text).unwrap().entries(), MAX_ENTRIES);
-        text.push_str("sub:one more\n");
+        text.push_str("sub:one-more\n");
         assert!(matches!(opened(&text), Err(RevocationError::TooMany(_))));
     }
 
@@ -261,11 +324,11 @@ mod tests {
         write("nonsense");
         assert!(list.reload().is_err());
         let a = json!({"jti": "a"});
-        assert!(list.covers(a.as_object().unwrap()));
+        assert_eq!(list.covers(a.as_object().unwrap()), Ok(true));
         assert_eq!(list.version(), 0);
         write("");
         assert!(list.reload().unwrap());
-        assert!(!list.covers(a.as_object().unwrap()));
+        assert_eq!(list.covers(a.as_object().unwrap()), Ok(false));
         assert_eq!(list.version(), 1);
     }
 }

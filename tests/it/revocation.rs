@@ -138,6 +138,34 @@ fn a_list_that_is_not_understood_changes_nothing() {
     assert_eq!(status(&listed.gate, &other), 401);
 }
 
+#[test]
+fn a_line_with_a_slip_is_no_name_of_somebody_else() {
+    let listed = Listed::new("sub:bob\n");
+    let alice = listed.token(&Mint::new());
+    let bob = listed.token(&Mint::new().claim("sub", "bob"));
+    for slip in [
+        "sub:alice # left on Monday",
+        "sub:alice Before:5",
+        "sub:alice\tbefore:5",
+        "jti:t1 before:5",
+    ] {
+        listed.say(&format!("# all of them\n{slip}\n"));
+        listed.gate.proxy.await_talk("line 2 of");
+        // The list of before is in force.
+        let statuses = [&alice, &bob].map(|token| status(&listed.gate, token));
+        assert_eq!(statuses, [200, 401], "{slip}");
+    }
+    listed.say("sub:\"alice\"\n");
+    assert_eq!(status(&listed.gate, &alice), 401);
+}
+
+#[test]
+fn a_token_whose_name_is_no_text_cannot_be_looked_up_and_is_refused() {
+    let listed = Listed::new("jti:7\n");
+    let token = listed.token(&Mint::new().claim("jti", 7));
+    assert_eq!(status(&listed.gate, &token), 401);
+}
+
 /// A gate whose issuer answers over https, under the authority in `idp.pem`, with the key set kept in `kept.json`.
 struct Trusted {
     gate: Gate,

@@ -74,6 +74,24 @@ async fn a_subject_is_revoked_whole_or_up_to_a_time() {
 }
 
 #[tokio::test]
+async fn a_token_that_cannot_be_looked_up_is_refused_where_there_is_a_list() {
+    let listed = Listed::new("");
+    for id in [json!(7), json!(["7"]), json!({"7": 7})] {
+        let token = listed.token(&json!({"jti": id}));
+        assert_eq!(outcome(&listed.issuer, &token).await, "bad-claim", "{id}");
+    }
+    let token = listed.token(&json!({"jti": "7"}));
+    assert_eq!(outcome(&listed.issuer, &token).await, "verified");
+    let (minter, free) = pair();
+    let token = minter.mint("k1", &claims_with(&json!({"jti": 7})));
+    assert_eq!(
+        outcome(&free, &token).await,
+        "verified",
+        "nothing to look up"
+    );
+}
+
+#[tokio::test]
 async fn a_list_that_is_broken_leaves_the_last_good_one() {
     let listed = Listed::new("jti:t1");
     std::fs::write(listed.file.path(), "t1 and others").unwrap();
