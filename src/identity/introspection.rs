@@ -10,11 +10,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_cache::sync::Cache;
 use serde_json::Value;
@@ -27,21 +27,14 @@ use super::fetch::{FetchError, Location, LocationError};
 use super::issuer::Issuer;
 use super::jws;
 use super::rules::{Asked, ClientAuth, Introspection, IssuerRules};
+use super::shares::Shares;
 use crate::crypto::digest::Sha256;
 use crate::exchange::principal::Principal;
 use crate::state::clock;
-use crate::state::limiter::{KeyHasher, Limit, Limiter, client_key};
+use crate::state::limiter::client_key;
 
 /// The most answers that are held.
 const MOST_ANSWERS: usize = 20_000;
-/// Tokens of one client that the issuer may refuse before that client's next ones are not asked about.
-const FAILURES: Limit = Limit {
-    quota: 120,
-    window: Duration::from_mins(1),
-    burst: 120,
-};
-/// The most clients whose refused tokens are counted apart.
-const MOST_CLIENTS: usize = 10_000;
 /// How many questions may wait for each that can be under way.
 const QUEUE: usize = 8;
 /// What stays as it is in a form (RFC 3986 §2.3).
@@ -85,8 +78,7 @@ pub(super) struct Introspector {
     under_way: Mutex<UnderWay>,
     turns: Semaphore,
     answers: Cache<Sha256, Answer>,
-    failures: Limiter,
-    hasher: KeyHasher,
+    shares: Shares,
     /// Unix second of the last word in the log: a broken issuer is told once a second.
     warned: AtomicU64,
 }
@@ -105,10 +97,26 @@ enum AskError {
     Fetch(#[from] FetchError),
     #[error("not an answer: a JSON object with a boolean `active` is expected")]
     Malformed,
-    #[error("no answer within {} ms, the wait for a turn included", .0.as_millis())]
-    Late(Duration),
+    #[error("no turn within {} ms: too many questions are under way", .0.as_millis())]
+    Crowded(Duration),
     #[error("nobody is asked from here")]
     Offline,
+}
+
+impl AskError {
+    /// Whether the issuer finds fault with the token, and neither with us nor with how much it is asked.
+    fn blames_the_token(&self) -> bool {
+        let Self::Fetch(FetchError::Status(status)) = self else {
+            return false;
+        };
+        let ours = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
+        status.is_client_error() && !ours.contains(status)
+    }
+
+    /// Whether the question held its turn for half of `timeout` at least, to no end.
+    fn is_silence(&self, timeout: Duration) -> bool {
+        matches!(self, Self::Fetch(FetchError::Deadline(waited)) if *waited >= timeout / 2)
+    }
 }
 
 impl Introspector {
@@ -121,8 +129,7 @@ impl Introspector {
             under_way: Mutex::default(),
             turns: Semaphore::new(rules.concurrency),
             answers: Cache::new(MOST_ANSWERS),
-            failures: Limiter::new(FAILURES, MOST_CLIENTS),
-            hasher: KeyHasher::new(),
+            shares: Shares::new(),
             warned: AtomicU64::new(0),
             rules: rules.clone(),
         })
@@ -155,17 +162,13 @@ impl Introspector {
         (question.now < answer.until && answer.list == list).then_some(answer.verdict)
     }
 
-    /// Whether a client may have one more question under way: a quarter of all at most, not after too many refusals, and
-    /// not when all too many wait.
+    /// Whether a client may have one more question under way: not beyond its share, and not when all too many wait.
     fn has_room(&self, under_way: &UnderWay, client: IpAddr) -> bool {
         if under_way.flights.len() >= self.rules.concurrency.saturating_mul(QUEUE) {
             return false;
         }
-        let most = (self.rules.concurrency / 4).max(1);
         let asked = under_way.clients.get(&client_key(client)).copied();
-        let key = self.hasher.client(client);
-        asked.unwrap_or_default() < most
-            && self.failures.check(key, 0, clock::now_ns()).is_allowed()
+        asked.unwrap_or_default() < self.shares.of(client, self.rules.concurrency)
     }
 
     fn warn(&self, issuer: &str, error: &AskError) {
@@ -258,8 +261,7 @@ impl Flight {
             }
             Ok(None) => Err(TokenError::Inactive),
             Err(error) => {
-                self.issuer.counts().asked("failed");
-                introspector.warn(&self.issuer.rules().name, &error);
+                self.failed(introspector, &error);
                 return Err(TokenError::IntrospectionUnavailable);
             }
         };
@@ -267,8 +269,7 @@ impl Flight {
         let until = if let Ok(principal) = &verdict {
             principal.expires
         } else {
-            let key = introspector.hasher.client(self.client);
-            introspector.failures.charge(key, 1, clock::now_ns());
+            introspector.shares.refused(self.client);
             now.saturating_add(introspector.rules.negative_cache.as_secs())
         };
         if now < until {
@@ -280,6 +281,17 @@ impl Flight {
             introspector.answers.insert(self.digest, answer);
         }
         verdict
+    }
+
+    /// Counts a question without answer, against its client where its token may be the cause.
+    fn failed(&self, introspector: &Introspector, error: &AskError) {
+        self.issuer.counts().asked("failed");
+        introspector.warn(&self.issuer.rules().name, error);
+        if error.blames_the_token() {
+            introspector.shares.refused(self.client);
+        } else if error.is_silence(introspector.rules.timeout) {
+            introspector.shares.unanswered(self.client);
+        }
     }
 }
 
@@ -306,16 +318,15 @@ impl Introspector {
         let Some(location) = &self.location else {
             return Err(AskError::Offline);
         };
-        let timeout = self.rules.timeout;
-        let asked = async {
-            let _turn = self.turns.acquire().await;
-            let form = form(&self.rules, token);
-            let authorization = self.authorization.as_ref();
-            location.post(form, authorization, timeout).await
-        };
-        let answer = tokio::time::timeout(timeout, asked)
+        let (timeout, began) = (self.rules.timeout, Instant::now());
+        let _turn = tokio::time::timeout(timeout, self.turns.acquire())
             .await
-            .map_err(|_| AskError::Late(timeout))??;
+            .map_err(|_| AskError::Crowded(timeout))?;
+        let form = form(&self.rules, token);
+        let left = timeout.saturating_sub(began.elapsed());
+        let answer = location
+            .post(form, self.authorization.as_ref(), left)
+            .await?;
         let members = parse_object(&answer).map_err(|_| AskError::Malformed)?;
         match members.get("active") {
             Some(Value::Bool(true)) => Ok(Some(members)),

@@ -58,6 +58,7 @@ class State:
         self.delay = 0.0
         self.fetches = collections.Counter()
         self.known = {}
+        self.unknown_status = 200
         self.questions = {"at_once": 0, "most": 0, "authorization": None, "form": None}
 
     def mint(self, alg: str, header: dict, payload: str, foreign_key: bool) -> str:
@@ -109,10 +110,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             told["authorization"], told["form"] = self.headers["Authorization"], form
             down, delay = STATE.down, STATE.delay
             members = STATE.known.get(token, {"active": False})
+            status = 200 if token in STATE.known else STATE.unknown_status
         time.sleep(delay)
         with STATE.lock:
             told["at_once"] -= 1
-        status, body = (503, b"down") if down else (200, json.dumps(members).encode())
+        status, body = (503, b"down") if down else (status, json.dumps(members).encode())
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -140,6 +142,8 @@ def obey(instruction: dict) -> dict:
             return {"fetches": STATE.fetches[instruction["path"]]}
         case "know":
             STATE.known[instruction["token"]] = instruction["members"]
+        case "unknown":
+            STATE.unknown_status = instruction["status"]
         case "questions":
             return STATE.questions
         case "jwks":

@@ -196,7 +196,7 @@ fn a_flood_of_made_up_tokens_is_no_flood_at_the_issuer() {
                         let get = request("GET", "/api", &[("Authorization", &value)]);
                         client.send(get).response().status
                     };
-                    (0..40).map(&mut ask).collect::<Vec<_>>()
+                    (0..100).map(&mut ask).collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -258,6 +258,26 @@ fn signed_tokens_are_asked_about_by_choice() {
     let forged = scene.issuer.mint(&Mint::new().with_a_foreign_key());
     expect_problem(&scene.show(&forged), 401, "token-invalid");
     assert_eq!(scene.asked(), 2, "a forged token is not asked about");
+}
+
+#[test]
+fn made_up_tokens_that_the_issuer_answers_400_cost_their_client() {
+    let scene = Scene::new();
+    scene.issuer.answer_unknown_with(400);
+    let mut client = scene.gate.https();
+    for number in 0..200 {
+        let value = format!("Bearer made-up-{number}");
+        let get = request("GET", "/api", &[("Authorization", &value)]);
+        expect_problem(
+            &client.send(get).response(),
+            503,
+            "introspection-unavailable",
+        );
+    }
+    let asked = scene.asked();
+    assert!((100..=140).contains(&asked), "{asked} questions");
+    let signed = scene.issuer.mint(&Mint::new());
+    scene.show(&signed).expect(200);
 }
 
 #[test]

@@ -209,6 +209,11 @@ impl Issuer {
         self.ask(&json!({"do": "know", "token": token, "members": members}));
     }
 
+    /// Answers questions about tokens that are not known with this status from now on.
+    pub fn answer_unknown_with(&self, status: u16) {
+        self.ask(&json!({"do": "unknown", "status": status}));
+    }
+
     /// Lets this time pass before each answer from now on.
     pub fn answer_after(&self, milliseconds: u64) {
         self.ask(&json!({"do": "delay", "milliseconds": milliseconds}));

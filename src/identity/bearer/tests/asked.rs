@@ -291,6 +291,70 @@ async fn a_client_of_many_refused_tokens_is_not_asked_about_and_others_are() {
 }
 
 #[tokio::test]
+async fn tokens_that_the_issuer_calls_bad_requests_cost_their_client_and_our_own_faults_do_not() {
+    for (status, charged) in [
+        ("400 Bad", true),
+        ("404 No", true),
+        ("401 Who", false),
+        ("429 Slow", false),
+        ("500 Oh", false),
+        ("302 Found", false),
+    ] {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}");
+        let server = KeyServer::start(answer).await;
+        let issuer = unsigned(introspection(&server));
+        for n in 0..200 {
+            let outcome = outcome(&issuer, &format!("made-up-{n}")).await;
+            assert_eq!(outcome, "introspection-unavailable");
+        }
+        let asked = server.requests();
+        assert_eq!(asked < 150, charged, "{status}: {asked} questions");
+        server.answer_with(ok(&active(&json!({}))));
+        let issuers = [Arc::clone(&issuer)];
+        let other = super::super::verify(OPAQUE, &issuers, [203, 0, 113, 9].into(), NOW).await;
+        assert!(other.is_ok(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_tokens_get_no_answer_holds_one_question_and_others_have_theirs() {
+    let server = KeyServer::start(ok(&active(&json!({})))).await;
+    server.pause(Duration::from_mins(1));
+    let issuer = unsigned(Introspection {
+        timeout: Duration::from_millis(200),
+        concurrency: 32,
+        ..introspection(&server)
+    });
+    let ask = |token: String, client: u8| {
+        let issuers = [Arc::clone(&issuer)];
+        let client = [192, 0, 2, client].into();
+        tokio::spawn(async move {
+            super::super::verify(&token, &issuers, client, NOW)
+                .await
+                .is_ok()
+        })
+    };
+    let flood = async |turn: u32| {
+        let asked = server.requests();
+        let flood: Vec<_> = (0..20).map(|n| ask(format!("{turn}-{n}"), 1)).collect();
+        for request in flood {
+            assert!(!request.await.unwrap());
+        }
+        server.requests() - asked
+    };
+    assert_eq!(flood(1).await, 8, "a quarter of 32");
+    for turn in 2..5 {
+        assert_eq!(flood(turn).await, 1, "turn {turn}");
+    }
+    // Not for ever: and nobody else is held back by it.
+    let others: Vec<_> = (0..8).map(|n| ask(format!("good-{n}"), 2)).collect();
+    for request in others {
+        assert!(!request.await.unwrap());
+    }
+    assert_eq!(server.requests(), 8 + 3 + 8);
+}
+
+#[tokio::test]
 async fn an_issuer_that_is_silent_is_waited_for_as_long_as_stated() {
     let (server, issuer) = {
         let server = KeyServer::start(ok(&active(&json!({})))).await;
