@@ -272,9 +272,11 @@ async fn ask_alone(
         return Err(TokenError::TooLong);
     }
     // Read before the question: what changes meanwhile must not be taken for known.
-    let version = issuer.version(question.now);
-    let principal = ask(issuer, question).await?;
-    if let Some(version) = version {
+    let keys = issuer.keys.version(question.now);
+    let answer = ask(issuer, question).await;
+    let principal = answer.verdict?;
+    if let Some(keys) = keys {
+        let version = keys.wrapping_add(answer.list);
         issuer
             .tokens
             .put(*question.digest, version, Arc::clone(&principal));
@@ -322,14 +324,16 @@ async fn verify_with(
     }
     check_type(&parts.header, rules.token_type)?;
     // Before the list is asked; see `Revocations::version`.
-    let list = issuer.list_version();
+    let mut list = issuer.list_version();
     let keys = verify_signature(issuer, parts, now).await?;
     check_use(parts.header.media_type.as_deref(), &parts.claims)?;
     check_profile(rules.token_type, &parts.claims)?;
     let mut principal = judge(rules, &parts.claims, now)?;
     issuer.check_revoked(&parts.claims)?;
     if issuer.introspector().is_some_and(Introspector::asks_always) {
-        let answer = ask(issuer, question).await?;
+        let answer = ask(issuer, question).await;
+        list = list.min(answer.list);
+        let answer = answer.verdict?;
         if !answer.subject.is_empty() && answer.subject != principal.subject {
             return Err(TokenError::BadClaim("sub"));
         }

@@ -1,9 +1,9 @@
 //! Questions to an issuer about a token that cannot be judged here, or not by its signature alone (RFC 7662). For `bearer`.
 //!
 //! Any number of requests with one token cause one question. Questions under way are bounded, and so are those of one
-//! client and the refused tokens of one client: a flood of made-up tokens is no flood at the issuer. What was answered is
-//! held for a short time, never beyond the token's expiry; no answer means no entry. Signed answers (RFC 9701) are not
-//! asked for.
+//! client: a flood of made-up tokens is no flood at the issuer. What was answered is held for a short time, never beyond the
+//! token's expiry, and for as long as the list of revoked tokens that it was judged by is in force; no answer means no
+//! entry. Signed answers (RFC 9701) are not asked for.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -57,16 +57,27 @@ pub(super) struct Question<'a> {
     pub(super) now: u64,
 }
 
-type Verdict = Result<Arc<Principal>, TokenError>;
-
-/// An answer that is held.
+/// What came of a question.
 #[derive(Clone)]
-struct Answer {
-    verdict: Verdict,
+pub(super) struct Answer {
+    /// The issuer's words, judged.
+    pub(super) verdict: Result<Arc<Principal>, TokenError>,
+    /// Version of the list of revoked tokens that they were judged by: whoever remembers the verdict remembers it under
+    /// this one.
+    pub(super) list: u64,
     /// Unix second from which on it is asked again.
     until: u64,
-    /// Version of the list of revoked tokens that it was judged by.
-    list: u64,
+}
+
+impl Answer {
+    /// None from the issuer, under whatever list.
+    const fn none(error: TokenError) -> Self {
+        Self {
+            verdict: Err(error),
+            list: u64::MAX,
+            until: 0,
+        }
+    }
 }
 
 /// The desk at which an issuer is asked.
@@ -86,7 +97,7 @@ pub(super) struct Introspector {
 /// Questions under way, each with the clients that it counts for.
 #[derive(Default)]
 struct UnderWay {
-    flights: HashMap<Sha256, watch::Receiver<Option<Verdict>>>,
+    flights: HashMap<Sha256, watch::Receiver<Option<Answer>>>,
     clients: HashMap<IpAddr, usize>,
 }
 
@@ -157,9 +168,9 @@ impl Introspector {
     }
 
     /// What is held about a token.
-    fn held(&self, question: &Question<'_>, list: u64) -> Option<Verdict> {
+    fn held(&self, question: &Question<'_>, list: u64) -> Option<Answer> {
         let answer = self.answers.get(question.digest)?;
-        (question.now < answer.until && answer.list == list).then_some(answer.verdict)
+        (question.now < answer.until && answer.list == list).then_some(answer)
     }
 
     /// Whether a client may have one more question under way: not beyond its share, and not when all too many wait.
@@ -179,28 +190,33 @@ impl Introspector {
     }
 }
 
-/// Asks `issuer` about a token, once for all who bring it.
-///
-/// # Errors
-/// [`TokenError::Inactive`], whatever is wrong with the answer's members, and [`TokenError::IntrospectionUnavailable`] when there
-/// is no answer.
-pub(super) async fn ask(issuer: &Arc<Issuer>, question: Question<'_>) -> Verdict {
-    let Some(introspector) = issuer.introspector() else {
-        return Err(TokenError::Malformed);
-    };
-    if let Some(verdict) = introspector.held(&question, issuer.list_version()) {
-        return verdict;
+/// Asks `issuer` about a token, once for all who bring it. The verdict may be [`TokenError::Inactive`], whatever is wrong with
+/// the answer's members, and [`TokenError::IntrospectionUnavailable`] when there is no answer.
+pub(super) async fn ask(issuer: &Arc<Issuer>, question: Question<'_>) -> Answer {
+    let list = issuer.list_version();
+    let answer = answer_to(issuer, &question).await;
+    if answer.list >= list {
+        return answer;
     }
-    let Some(mut answer) = board(issuer, introspector, &question) else {
+    // It joined a question that was judged before the list changed; the next one is put after that.
+    answer_to(issuer, &question).await
+}
+
+async fn answer_to(issuer: &Arc<Issuer>, question: &Question<'_>) -> Answer {
+    let Some(introspector) = issuer.introspector() else {
+        return Answer::none(TokenError::Malformed);
+    };
+    if let Some(answer) = introspector.held(question, issuer.list_version()) {
+        return answer;
+    }
+    let Some(mut answer) = board(issuer, introspector, question) else {
         issuer.counts().asked("held-back");
-        return Err(TokenError::IntrospectionUnavailable);
+        return Answer::none(TokenError::IntrospectionUnavailable);
     };
     // An error means that the task was dropped with its runtime.
     let answered = answer.wait_for(Option::is_some).await;
-    answered
-        .ok()
-        .and_then(|verdict| verdict.clone())
-        .unwrap_or(Err(TokenError::IntrospectionUnavailable))
+    let answered = answered.ok().and_then(|answer| answer.clone());
+    answered.unwrap_or(Answer::none(TokenError::IntrospectionUnavailable))
 }
 
 /// Joins the question about this token, or puts it. `None`: this client has put too many.
@@ -208,7 +224,7 @@ fn board(
     issuer: &Arc<Issuer>,
     introspector: &Introspector,
     question: &Question<'_>,
-) -> Option<watch::Receiver<Option<Verdict>>> {
+) -> Option<watch::Receiver<Option<Answer>>> {
     let mut under_way = introspector.under_way();
     if let Some(flight) = under_way.flights.get(question.digest) {
         return Some(flight.clone());
@@ -231,9 +247,9 @@ fn board(
     let (token, now) = (question.token.to_owned(), question.now);
     // On its own, so that a client that goes away gives its turn back only when the issuer has answered.
     tokio::spawn(async move {
-        let verdict = flight.fly(&token, now).await;
+        let answer = flight.fly(&token, now).await;
         drop(flight);
-        sender.send_replace(Some(verdict));
+        sender.send_replace(Some(answer));
     });
     Some(receiver)
 }
@@ -246,9 +262,9 @@ struct Flight {
 }
 
 impl Flight {
-    async fn fly(&self, token: &str, now: u64) -> Verdict {
+    async fn fly(&self, token: &str, now: u64) -> Answer {
         let Some(introspector) = self.issuer.introspector() else {
-            return Err(TokenError::IntrospectionUnavailable);
+            return Answer::none(TokenError::IntrospectionUnavailable);
         };
         // Before the list is asked: one that changes meanwhile ends what is held.
         let list = self.issuer.list_version();
@@ -262,7 +278,7 @@ impl Flight {
             Ok(None) => Err(TokenError::Inactive),
             Err(error) => {
                 self.failed(introspector, &error);
-                return Err(TokenError::IntrospectionUnavailable);
+                return Answer::none(TokenError::IntrospectionUnavailable);
             }
         };
         self.issuer.counts().asked("ok");
@@ -272,15 +288,15 @@ impl Flight {
             introspector.shares.refused(self.client);
             now.saturating_add(introspector.rules.negative_cache.as_secs())
         };
+        let answer = Answer {
+            verdict,
+            list,
+            until,
+        };
         if now < until {
-            let answer = Answer {
-                verdict: verdict.clone(),
-                until,
-                list,
-            };
-            introspector.answers.insert(self.digest, answer);
+            introspector.answers.insert(self.digest, answer.clone());
         }
-        verdict
+        answer
     }
 
     /// Counts a question without answer, against its client where its token may be the cause.
@@ -417,3 +433,74 @@ const ACCESS: [&str; 5] = [
     "access_token",
     "urn:ietf:params:oauth:token-type:access_token",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::digest::sha256;
+    use crate::crypto::secret::Secret;
+    use crate::identity::bearer;
+    use crate::identity::minting::{KeyServer, ok};
+    use crate::identity::rules::{IssuerConfig, KeySource};
+
+    const NOW: u64 = 1_800_000_000;
+    const TOKEN: &str = "opaque";
+
+    /// An issuer that is asked about all of its tokens, with this list of revoked ones.
+    fn issuer(url: &str, list: &std::path::Path) -> Arc<Issuer> {
+        let rules = IssuerRules::new("corp", "https://idp.example", &["portcullis"]);
+        let mut config = IssuerConfig::new(rules, KeySource::Unsigned);
+        config.revoked = Some(list.to_owned());
+        config.introspection = Some(Introspection {
+            url: url.to_owned(),
+            ca: None,
+            client_id: "gate".to_owned(),
+            client_secret: Secret::new(b"secret".to_vec()),
+            auth: ClientAuth::Basic,
+            when: Asked::Opaque,
+            cache: Duration::from_secs(30),
+            negative_cache: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
+            concurrency: 8,
+            require_audience: false,
+        });
+        Issuer::new(config).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_joins_a_question_of_before_the_list_changed_is_judged_by_the_list_of_now() {
+        let said = serde_json::json!({"active": true, "sub": "alice", "jti": "t1"});
+        let server = KeyServer::start(ok(&said)).await;
+        let list = tempfile::NamedTempFile::new().unwrap();
+        let issuer = issuer(&server.url, list.path());
+        // A question that was answered and judged, and is not yet off the books.
+        let introspector = issuer.introspector().unwrap();
+        let (sender, receiver) = watch::channel(None);
+        let digest = sha256(TOKEN.as_bytes());
+        introspector.under_way().flights.insert(digest, receiver);
+        let old = Answer {
+            verdict: Ok(Arc::new(Principal {
+                expires: NOW + 30,
+                ..Principal::named("alice", "corp".into())
+            })),
+            list: issuer.list_version(),
+            until: NOW + 30,
+        };
+        std::fs::write(list.path(), "jti:t1\n").unwrap();
+        assert!(issuer.reload_files().unwrap());
+        let joining = {
+            let issuers = [Arc::clone(&issuer)];
+            tokio::spawn(async move {
+                bearer::verify(TOKEN, &issuers, [192, 0, 2, 7].into(), NOW).await
+            })
+        };
+        while sender.receiver_count() < 2 {
+            tokio::task::yield_now().await;
+        }
+        introspector.under_way().flights.remove(&digest);
+        sender.send_replace(Some(old));
+        assert_eq!(joining.await.unwrap(), Err(TokenError::Revoked));
+        assert_eq!(server.requests(), 1, "asked anew, once");
+        assert!(issuer.tokens.is_empty());
+    }
+}
