@@ -28,6 +28,8 @@ pub struct Principal {
     pub roles: Vec<Box<str>>,
     /// Scopes from `scope` or `scp`.
     pub scopes: Vec<Box<str>>,
+    /// What a token and its issuer's answer about it do not both grant; `None` where nothing is.
+    pub withheld: Option<Box<Withheld>>,
     /// Unix second at which the credential stops being accepted, leeway included.
     pub expires: u64,
     /// Authentication context class (`acr`), for step-up.
@@ -42,6 +44,15 @@ pub struct Principal {
     pub claims: Option<Box<Map<String, Value>>>,
     /// What the backend is told.
     pub headers: IdentityHeaders,
+}
+
+/// Roles and scopes that let nobody in, and shut out as held ones do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// Roles.
+    pub roles: Vec<Box<str>>,
+    /// Scopes.
+    pub scopes: Vec<Box<str>>,
 }
 
 /// What a token is bound to (RFC 7800): its bytes alone prove nothing.
@@ -61,6 +72,7 @@ impl Principal {
             issuer,
             roles: Vec::new(),
             scopes: Vec::new(),
+            withheld: None,
             expires: u64::MAX,
             acr: None,
             auth_time: None,

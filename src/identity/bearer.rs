@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::agreement::{Grants, agreed};
 use super::claims::{self, BadClaim, Claims};
 use super::confirmation;
 pub use super::credential::{
@@ -274,7 +275,7 @@ async fn ask_alone(
     // Read before the question: what changes meanwhile must not be taken for known.
     let keys = issuer.keys.version(question.now);
     let answer = ask(issuer, question).await;
-    let principal = answer.verdict?;
+    let principal = answer.verdict?.principal;
     if let Some(keys) = keys {
         let version = keys.wrapping_add(answer.list);
         issuer
@@ -332,12 +333,9 @@ async fn verify_with(
     issuer.check_revoked(&parts.claims)?;
     if issuer.introspector().is_some_and(Introspector::asks_always) {
         let answer = ask(issuer, question).await;
+        let own = Grants::of(rules, &parts.claims)?;
+        principal = agreed((principal, &own), &answer.verdict?)?;
         list = list.min(answer.list);
-        let answer = answer.verdict?;
-        if !answer.subject.is_empty() && answer.subject != principal.subject {
-            return Err(TokenError::BadClaim("sub"));
-        }
-        principal.expires = principal.expires.min(answer.expires);
     }
     let principal = Arc::new(principal);
     let version = keys.wrapping_add(list);
@@ -406,18 +404,8 @@ pub(super) fn judge(
     let expires = check_times(rules, claims, now)?;
     check_audience(rules, claims)?;
     let subject = claims::string(claims, "sub")?.unwrap_or_default();
-    let mut granted: Vec<Box<str>> = Vec::new();
-    for path in &rules.roles {
-        for role in claims::words(path.find(claims), "roles")? {
-            if !granted.contains(&role) {
-                granted.push(role);
-            }
-        }
-    }
-    let scopes = match claims.get("scope") {
-        Some(scope) => claims::words(Some(scope), "scope")?,
-        None => claims::words(claims.get("scp"), "scp")?,
-    };
+    let grants = Grants::of(rules, claims)?;
+    let (granted, scopes) = (grants.roles(), grants.scopes());
     Ok(Principal {
         headers: IdentityHeaders::new(subject, &granted, &scopes),
         roles: granted,

@@ -21,6 +21,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 
+use super::agreement::Grants;
 use super::bearer::{self, TokenError};
 use super::claims::{self, Claims, parse_object};
 use super::fetch::{FetchError, Location, LocationError};
@@ -57,11 +58,20 @@ pub(super) struct Question<'a> {
     pub(super) now: u64,
 }
 
+/// What an issuer said of a token that counts.
+#[derive(Clone)]
+pub(super) struct Told {
+    /// Who holds it, by these words alone.
+    pub(super) principal: Arc<Principal>,
+    /// What these words grant; nothing where signed tokens are not asked about.
+    pub(super) grants: Arc<Grants>,
+}
+
 /// What came of a question.
 #[derive(Clone)]
 pub(super) struct Answer {
     /// The issuer's words, judged.
-    pub(super) verdict: Result<Arc<Principal>, TokenError>,
+    pub(super) verdict: Result<Told, TokenError>,
     /// Version of the list of revoked tokens that they were judged by: whoever remembers the verdict remembers it under
     /// this one.
     pub(super) list: u64,
@@ -273,7 +283,7 @@ impl Flight {
                 // What a signature vouches for need not be said again.
                 let signed = !self.issuer.is_unsigned() && jws::has_signed_form(token);
                 let demands = introspector.rules.require_audience && !signed;
-                judge((&*self.issuer, introspector), members, demands, now).map(Arc::new)
+                judge((&*self.issuer, introspector), members, demands, now)
             }
             Ok(None) => Err(TokenError::Inactive),
             Err(error) => {
@@ -282,8 +292,8 @@ impl Flight {
             }
         };
         self.issuer.counts().asked("ok");
-        let until = if let Ok(principal) = &verdict {
-            principal.expires
+        let until = if let Ok(told) = &verdict {
+            told.principal.expires
         } else {
             introspector.shares.refused(self.client);
             now.saturating_add(introspector.rules.negative_cache.as_secs())
@@ -385,7 +395,7 @@ fn judge(
     mut members: Claims,
     demands_audience: bool,
     now: u64,
-) -> Result<Principal, TokenError> {
+) -> Result<Told, TokenError> {
     let rules = issuer.rules();
     check_members(rules, &members)?;
     let held = now.saturating_add(introspector.rules.cache.as_secs());
@@ -399,9 +409,17 @@ fn judge(
     bearer::check_use(None, &members)?;
     let principal = bearer::judge(rules, &members, now)?;
     issuer.check_revoked(&members)?;
-    Ok(Principal {
-        expires: principal.expires.min(held),
-        ..principal
+    let grants = if introspector.asks_always() {
+        Grants::of(rules, &members)?
+    } else {
+        Grants::default()
+    };
+    Ok(Told {
+        principal: Arc::new(Principal {
+            expires: principal.expires.min(held),
+            ..principal
+        }),
+        grants: Arc::new(grants),
     })
 }
 
@@ -479,10 +497,13 @@ mod tests {
         let digest = sha256(TOKEN.as_bytes());
         introspector.under_way().flights.insert(digest, receiver);
         let old = Answer {
-            verdict: Ok(Arc::new(Principal {
-                expires: NOW + 30,
-                ..Principal::named("alice", "corp".into())
-            })),
+            verdict: Ok(Told {
+                principal: Arc::new(Principal {
+                    expires: NOW + 30,
+                    ..Principal::named("alice", "corp".into())
+                }),
+                grants: Arc::default(),
+            }),
             list: issuer.list_version(),
             until: NOW + 30,
         };

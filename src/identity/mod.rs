@@ -2,12 +2,13 @@
 //!
 //! `bearer` makes a principal of the token that `credential` found; `issuer` holds `rules`, keys, verified tokens and
 //! `counts`, `issuers` all of them; `jws` and `claims` read the token, `jwks` the keys, `fetch` brings them and `kept` has
-//! those of before; `introspection` asks the issuer about a token, each client by its `shares`,
-//! `revocations` the operator's list. `dpop` checks the `proof`
+//! those of before; `introspection` asks the issuer about a token, each client by its `shares`, and `agreement` is what the
+//! answer leaves of a signed one; `revocations` is the operator's list. `dpop` checks the `proof`
 //! that a token is its caller's own, by the `thumbprint` of the key that it is bound to. `certificate` reads that of a connection. `statement` is what backends are told.
 //! `signer` is whoever signs requests, `message` what is signed; `sigv4`, `http_signature` and `webhook` are ways of
 //! signing, `once` what of them may be used once. `webauthn` reads passkeys.
 
+mod agreement;
 pub mod api_key;
 pub mod bearer;
 pub mod certificate;

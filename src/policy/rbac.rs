@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::{challenge::challenge, mode::Mode, protected_resource, roles::RoleBook};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
-    exchange::Exchange,
+    exchange::{Exchange, principal::Principal},
     wire::halt::{Halt, Reason, Refusal, Stage},
 };
 
@@ -210,6 +210,16 @@ impl Demand {
             && self.all.iter().all(|names| names.meet(held))
             && !self.none.meet(held)
     }
+
+    /// Whether the principal meets the rules with what he has of this kind. What is withheld from him counts for `none` alone.
+    fn admits(&self, principal: &Principal, kind: Held) -> bool {
+        let withheld = principal.withheld.as_deref();
+        let (held, withheld) = match kind {
+            Held::Roles => (&principal.roles, withheld.map(|names| &names.roles)),
+            Held::Scopes => (&principal.scopes, withheld.map(|names| &names.scopes)),
+        };
+        self.holds(held) && !withheld.is_some_and(|names| self.none.meet(names))
+    }
 }
 
 impl Names {
@@ -279,7 +289,7 @@ impl Rbac {
                 Held::Roles => &principal.roles,
                 Held::Scopes => &principal.scopes,
             };
-            let outcome = if demand.holds(held) {
+            let outcome = if demand.admits(&principal, kind) {
                 "holds"
             } else {
                 "does not hold"
@@ -332,11 +342,11 @@ pub fn admit(policy: &Rbac, exchange: &mut Exchange) -> Result<(), Halt> {
     let Some(principal) = &exchange.principal else {
         return Ok(());
     };
-    let reason = if !policy.roles.holds(&principal.roles) {
+    let reason = if !policy.roles.admits(principal, Held::Roles) {
         Reason::RoleMissing
-    } else if !policy.permissions.holds(&principal.roles) {
+    } else if !policy.permissions.admits(principal, Held::Roles) {
         Reason::PermissionMissing
-    } else if !policy.scopes.holds(&principal.scopes) {
+    } else if !policy.scopes.admits(principal, Held::Scopes) {
         Reason::ScopeMissing
     } else {
         return Ok(());
@@ -357,6 +367,7 @@ fn refuse(policy: &Rbac, exchange: &Exchange, reason: Reason) -> Halt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::principal::Withheld;
     use crate::policy::{roles, trial};
 
     fn names(list: &[&str]) -> Vec<Box<str>> {
@@ -385,6 +396,36 @@ mod tests {
         assert!(!demand.holds(&names(&["a"])));
         assert!(!demand.holds(&names(&["a", "c", "x"])));
         assert!(Demand::default().holds(&[]));
+    }
+
+    #[test]
+    fn what_is_withheld_lets_nobody_in_and_still_shuts_out() {
+        let rules = |any: &[&str], none: &[&str]| {
+            let rules = Rules {
+                any: names(any),
+                none: names(none),
+                ..Rules::default()
+            };
+            Demand::new(rules, &|name| vec![name.into()])
+        };
+        let principal = Principal {
+            roles: names(&["a"]),
+            withheld: Some(Box::new(Withheld {
+                roles: names(&["x"]),
+                scopes: names(&["y"]),
+            })),
+            ..Principal::named("alice", "corp".into())
+        };
+        for (demand, roles, scopes) in [
+            (rules(&["a"], &[]), true, false),
+            (rules(&["x"], &[]), false, false),
+            (rules(&[], &["x"]), false, true),
+            (rules(&[], &["y"]), true, false),
+            (rules(&[], &["z"]), true, true),
+        ] {
+            assert_eq!(demand.admits(&principal, Held::Roles), roles, "{demand}");
+            assert_eq!(demand.admits(&principal, Held::Scopes), scopes, "{demand}");
+        }
     }
 
     const SHOP: &str = "\

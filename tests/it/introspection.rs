@@ -261,6 +261,74 @@ fn signed_tokens_are_asked_about_by_choice() {
 }
 
 #[test]
+fn what_the_answer_alone_binds_a_signed_token_to_is_asked_for() {
+    let scene = Scene::with("when = \"always\"");
+    let token = scene.issuer.mint(&Mint::new());
+    let mut bound = active();
+    bound["cnf"] = json!({"jkt": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg0"});
+    scene.issuer.know(&token, &bound);
+    // Asked about, and remembered.
+    for _ in 0..3 {
+        expect_problem(&scene.show(&token), 401, "token-invalid");
+    }
+    let said = |line: &Value| line["detail"] == "binding";
+    scene.gate.proxy.await_access("the reason", said);
+    scene.origin.expect_untouched();
+}
+
+#[test]
+fn the_answer_narrows_what_a_signed_token_grants() {
+    let scene = Scene::with("when = \"always\"");
+    let token = Mint::new()
+        .roles(&["reader", "admin"])
+        .claim("scope", "api.read api.write");
+    let token = scene.issuer.mint(&token);
+    let mut narrower = active();
+    narrower["scope"] = "api.read api.delete".into();
+    scene.issuer.know(&token, &narrower);
+    for _ in 0..2 {
+        scene.show(&token).expect(200);
+        let head = scene.origin.last_request().head;
+        assert_eq!(head.all("x-auth-roles"), ["reader"]);
+        assert_eq!(head.all("x-auth-scopes"), ["api.read"]);
+    }
+}
+
+#[test]
+fn what_one_side_alone_says_still_shuts_out() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let section = format!(
+        "{}{}when = \"always\"\n",
+        issuer.section(),
+        issuer.introspection()
+    );
+    let gate = Gate::before(&origin)
+        .environment("GATE_SECRET", SECRET)
+        .with(&section)
+        .with(&format!("{ANY_TOKEN}roles = {{ none = [\"blocked\"] }}\n"))
+        .start();
+    let get = |roles: &[&str], said: &[&str]| {
+        let id = format!("{roles:?} {said:?}");
+        let token = issuer.mint(&Mint::new().roles(roles).claim("jti", id));
+        let mut members = active();
+        members["realm_access"] = json!({ "roles": said });
+        issuer.know(&token, &members);
+        let value = format!("Bearer {token}");
+        gate.get_with("/api", &[("Authorization", &value)])
+    };
+    get(&["reader"], &["reader"]).expect(200);
+    for (roles, said) in [
+        (&["reader", "blocked"][..], &["reader"][..]),
+        (&["reader"], &["reader", "blocked"]),
+        (&["reader", "blocked"], &["reader", "blocked"]),
+    ] {
+        expect_problem(&get(roles, said), 403, "role-missing");
+    }
+    assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
 fn made_up_tokens_that_the_issuer_answers_400_cost_their_client() {
     let scene = Scene::new();
     scene.issuer.answer_unknown_with(400);

@@ -18,6 +18,7 @@ use crate::identity::issuer::{KeySource, TokenType};
 use crate::identity::jws::Algorithm;
 use crate::identity::minting::{KeyServer, Minter, encode, ok};
 
+mod agreed;
 mod asked;
 mod claims;
 mod keys;

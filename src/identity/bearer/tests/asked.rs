@@ -28,7 +28,7 @@ fn unsigned(introspection: Introspection) -> Arc<Issuer> {
     Issuer::new(config).unwrap()
 }
 
-fn active(changes: &Value) -> Value {
+pub(super) fn active(changes: &Value) -> Value {
     let mut answer = claims_with(changes);
     answer["active"] = true.into();
     answer
@@ -392,7 +392,7 @@ async fn a_client_that_goes_away_leaves_no_question_behind() {
 }
 
 /// An issuer with a key, that answers questions too.
-async fn signing(when: Asked) -> (KeyServer, Minter, Arc<Issuer>) {
+pub(super) async fn signing(when: Asked) -> (KeyServer, Minter, Arc<Issuer>) {
     let server = KeyServer::start(ok(&active(&json!({"aud": null})))).await;
     let (minter, bare) = pair();
     let mut config = bare.config().clone();
