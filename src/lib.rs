@@ -29,7 +29,7 @@
 //! 4. [`pipeline::normalise`] finds the client, and the one normal form of host, path and headers, or refuses. Client
 //!    copies of identity and forwarding headers are gone from here on. The result is an [`exchange::Exchange`].
 //! 5. [`pipeline::admit`] sends clear text to https, finds the route, and walks the list, [`policy::admit`]: network,
-//!    rate limit by address, body limit, cors, authn, rate limit by principal, step-up, rbac. A body that is signed is
+//!    rate limit by address, body limit, cors, authn, rate limit by principal, csrf, step-up, rbac. A body that is signed is
 //!    held and judged by [`pipeline::proof`]. A request without a route still meets network and rate limit. The first
 //!    [`wire::halt::Halt`] ends the walk; in monitor mode it becomes a note.
 //! 6. Only that walk makes an [`Admitted`](pipeline::admit::Admitted), and [`pipeline::forward`], the one door to the

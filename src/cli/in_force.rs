@@ -119,6 +119,7 @@ fn describe_policies(out: &mut String, policies: &Policies) {
         ("body", policies.body_limit.describe()),
         ("cors", policies.cors.describe()),
         ("auth", policies.authn.describe()),
+        ("csrf", policies.csrf.describe(&policies.authn)),
         (
             "sign-in",
             policies

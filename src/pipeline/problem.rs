@@ -274,6 +274,7 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::OriginDenied | Reason::MethodDeniedForOrigin | Reason::HeaderDeniedForOrigin => {
             "The operator lists what other origins may do."
         }
+        Reason::Csrf => "Open the page of this site and send it from there.",
         Reason::CertificateMissing => "Connect with a client certificate.",
         Reason::CertificateExpired | Reason::CertificateRevoked => {
             "Get a new certificate and connect with it."

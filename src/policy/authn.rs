@@ -9,6 +9,7 @@
 
 mod api_key;
 mod bearer;
+mod by_hand;
 mod mtls;
 mod possession;
 mod signature;

@@ -2,8 +2,8 @@
 //!
 //! The list is compared byte for byte with what browsers send; preflights are answered here and never reach the
 //! backend, and what the backend says on the matter is dropped. Without a section no other origin may read anything.
-//! It is no guard against forged requests: browsers send simple ones without asking. WebSocket handshakes, which they
-//! send without asking too, are judged in `handshake`.
+//! It is no guard against forged requests: browsers send simple ones, and WebSocket handshakes, without asking. Those are
+//! judged by [`super::csrf`], which asks here for what the section lets other origins do.
 
 use bytes::Bytes;
 use http::{
@@ -24,7 +24,6 @@ use crate::{
     wire::halt::{Halt, Reason, Refusal, Reply, Stage},
 };
 
-mod handshake;
 mod plan;
 
 pub use plan::{SECTION, compile};
@@ -114,15 +113,11 @@ pub fn answers(policy: &Cors, exchange: &Exchange) -> bool {
         && is_preflight(exchange)
 }
 
-/// Answers preflights and judges WebSocket handshakes; lets everything else pass, since it is the browser that keeps
-/// answers from readers.
+/// Answers preflights; lets everything else pass, since it is the browser that keeps answers from readers.
 ///
 /// # Errors
 /// The reply to a preflight, or 403 `origin-denied`, `cors-method-denied`, `cors-header-denied`.
 pub fn admit(policy: &Cors, exchange: &mut Exchange) -> Result<(), Halt> {
-    if exchange.upgrade().is_some() {
-        handshake::admit(policy, exchange)?;
-    }
     let State::Rules(rules) = &policy.state else {
         exchange.note(Stage::Cors, || policy.silence().to_owned());
         return Ok(());
@@ -372,6 +367,42 @@ impl Cors {
     /// Whether preflights of this route are answered here, so that they must find it whatever its methods are.
     pub fn answers_preflights(&self) -> bool {
         matches!(self.state, State::Rules(_))
+    }
+
+    /// Whether a page of this origin may use the method, with no credential of its visitor's browser.
+    pub(super) fn lets_change(&self, origin: &[u8], method: &Method) -> bool {
+        self.rules()
+            .is_some_and(|rules| rules.methods.contains(method) && rules.allows(origin))
+    }
+
+    /// Whether it may use the method in the name of its visitor.
+    pub(super) fn lets_change_as_visitor(&self, origin: &[u8], method: &Method) -> bool {
+        let rules = self.rules();
+        let rules = rules.filter(|rules| rules.credentials == Credentials::Allowed);
+        rules.is_some_and(|rules| rules.methods.contains(method) && rules.names(origin))
+    }
+
+    /// Whether a page of this origin may open a WebSocket; `*` names nobody, and `null` is everybody's.
+    pub(super) fn lets_open(&self, origin: &[u8]) -> bool {
+        self.rules().is_some_and(|rules| {
+            rules.names(origin) || (rules.pages == Pages::Any && origin != b"null")
+        })
+    }
+
+    /// The mode of the section; without one nothing of it is left to the backend.
+    pub(super) fn mode(&self) -> Mode {
+        match &self.state {
+            State::Backend => Mode::Off,
+            State::Rules(rules) if rules.monitor == Monitor::Watched => Mode::Monitor,
+            State::Absent | State::Rules(_) => Mode::Enforce,
+        }
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        match &self.state {
+            State::Rules(rules) => Some(rules),
+            State::Absent | State::Backend => None,
+        }
     }
 
     /// What is true without rules, for `explain`.

@@ -13,6 +13,7 @@ pub mod conditions;
 pub mod cookies;
 pub mod cors;
 pub mod csp;
+pub mod csrf;
 pub mod mask_errors;
 pub mod mode;
 pub mod network;
@@ -51,6 +52,8 @@ pub struct Policies {
     pub cors: Arc<cors::Cors>,
     /// Who may ask.
     pub authn: Arc<authn::Authn>,
+    /// Whose pages may change something.
+    pub csrf: Arc<csrf::Csrf>,
     /// How and how lately the caller must have signed in, where the route asks for it.
     pub step_up: Option<Arc<step_up::StepUp>>,
     /// Roles and scopes.
@@ -94,6 +97,7 @@ pub async fn admit(policies: &Policies, exchange: &mut Exchange) -> Result<(), H
 pub fn admit_known(policies: &Policies, exchange: &mut Exchange) -> Result<(), Halt> {
     quota::admit(&policies.authn, exchange)?;
     rate_limit::admit_principal(&policies.rate_limits, exchange)?;
+    csrf::admit(&policies.csrf, (&policies.cors, &policies.authn), exchange)?;
     if let Some(step_up) = &policies.step_up {
         step_up::admit(step_up, exchange)?;
     }

@@ -39,6 +39,16 @@ impl Mode {
         }
     }
 
+    /// Of two modes in which one thing is judged, the one that refuses less.
+    #[must_use]
+    pub fn weaker_of(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Off, _) | (_, Self::Off) => Self::Off,
+            (Self::Monitor, _) | (_, Self::Monitor) => Self::Monitor,
+            (Self::Enforce, Self::Enforce) => Self::Enforce,
+        }
+    }
+
     /// The word of the file.
     pub const fn as_str(self) -> &'static str {
         match self {

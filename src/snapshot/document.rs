@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{Key, Kind, Section},
     policy::{
-        authn, ban, body_limit, cookies, cors, mask_errors, network, rate_limit, roles,
+        authn, ban, body_limit, cookies, cors, csrf, mask_errors, network, rate_limit, roles,
         security_headers,
     },
 };
@@ -96,6 +96,7 @@ macro_rules! policies {
             Key::new("headers", Kind::Table(&security_headers::SECTION), security_headers::SECTION.doc, ""),
             Key::new("cookies", Kind::Table(&cookies::SECTION), cookies::SECTION.doc, ""),
             Key::new("cors", Kind::Table(&cors::SECTION), cors::SECTION.doc, ""),
+            Key::new("csrf", Kind::Table(&csrf::SECTION), csrf::SECTION.doc, ""),
             Key::new("rate_limits", Kind::Tables(&rate_limit::SECTION), rate_limit::SECTION.doc, ""),
             Key::new("network", Kind::Table(&network::SECTION), network::SECTION.doc, ""),
             Key::new("ban", Kind::Table(&ban::SECTION), ban::SECTION.doc, ""),

@@ -30,6 +30,8 @@ pub enum Stage {
     Authn,
     /// Limits by principal.
     Quota,
+    /// Requests that another site's page makes.
+    Csrf,
     /// How and how lately the caller signed in.
     Mfa,
     /// Roles, permissions, scopes and conditions.
@@ -44,7 +46,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Wire,
         Self::Normalise,
         Self::Route,
@@ -55,6 +57,7 @@ impl Stage {
         Self::Cors,
         Self::Authn,
         Self::Quota,
+        Self::Csrf,
         Self::Mfa,
         Self::Rbac,
         Self::Forward,
@@ -75,6 +78,7 @@ impl Stage {
             Self::Cors => "cors",
             Self::Authn => "authn",
             Self::Quota => "quota",
+            Self::Csrf => "csrf",
             Self::Mfa => "mfa",
             Self::Rbac => "rbac",
             Self::Forward => "forward",
@@ -146,6 +150,7 @@ reasons! {
     OriginDenied = "origin-denied", 403, "This origin may not use this resource";
     MethodDeniedForOrigin = "cors-method-denied", 403, "This method is not allowed across origins";
     HeaderDeniedForOrigin = "cors-header-denied", 403, "This header is not allowed across origins";
+    Csrf = "csrf", 403, "The request does not come from a page that may make it";
     RoleMissing = "role-missing", 403, "The caller lacks a role that this resource needs";
     PermissionMissing = "permission-missing", 403, "The caller lacks a permission that this resource needs";
     ScopeMissing = "scope-missing", 403, "The token lacks a scope that this resource needs";

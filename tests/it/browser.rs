@@ -188,3 +188,54 @@ fn only_a_page_of_the_host_itself_opens_a_websocket() {
         line["url.path"] == "/secret" && line["reason"] == "origin-denied"
     });
 }
+
+/// Sends the form at the address in its fragment, as a page of a thief does with those of others.
+const FORM: &str = r#"<!doctype html><title>Form</title><p>the form</p>
+<form method="post"><input name="to" value="thief"></form><script src="/send.js"></script>"#;
+const SEND: &str =
+    "const form = document.forms[0]; form.action = location.hash.slice(1); form.submit();";
+
+/// The same, and its browser is to tell nobody where it comes from.
+const SILENT_FORM: &str = r#"<!doctype html><title>Form</title><meta name="referrer" content="no-referrer">
+<form method="post"><input name="to" value="thief"></form><script src="/send.js"></script>"#;
+
+fn forms() -> Origin {
+    Origin::serve(|received| match received.head.target() {
+        "/send.js" => answer(200, &[("Content-Type", "text/javascript")], SEND),
+        "/silent" => html(SILENT_FORM),
+        "/transfer" => html("<!doctype html><p>transferred</p>"),
+        _ => html(FORM),
+    })
+}
+
+#[test]
+fn a28_only_a_page_of_the_host_itself_posts_a_form() {
+    let (backend, thief) = (forms(), forms());
+    let gate = Gate::before(&backend).open();
+    let site = format!("https://app.example:{}", gate.proxy.https().port());
+    let transfer = format!("{site}/transfer");
+    let posts = || {
+        let all = backend.requests().into_iter();
+        all.filter(|request| request.head.method() == "POST")
+            .collect::<Vec<_>>()
+    };
+    for foreign in ["/", "/silent"] {
+        let shown = dump(&format!("{}{foreign}#{transfer}", thief.url()));
+        assert!(!shown.contains("transferred"), "{shown}");
+        let detail =
+            |line: &serde_json::Value| line["url.path"] == "/transfer" && line["reason"] == "csrf";
+        let line = gate.proxy.await_access("the foreign form", detail);
+        assert_eq!(line["detail"], "cross-site", "{line}");
+        assert!(posts().is_empty());
+    }
+    for own in ["/", "/silent"] {
+        let before = posts().len();
+        let shown = dump(&format!("{site}{own}#{transfer}"));
+        assert!(shown.contains("transferred"), "{own}: {shown}");
+        assert_eq!(posts().len(), before + 1);
+    }
+    // The second conceals its origin, and the browser still says that it is the same.
+    let last = posts().pop().expect("the silent one");
+    assert_eq!(last.head.get("sec-fetch-site"), Some("same-origin"));
+    assert_eq!(last.head.get("origin"), Some("null"));
+}

@@ -15,7 +15,7 @@ fn a_forwarded_request_is_one_line_with_the_names_of_the_contract() {
     let gate = Gate::before(&origin).open();
     let response = gate.exchange(
         "POST /a/b?q=1&token=secret1&code=secret2 HTTP/1.1\r\nHost: app.example\r\nUser-Agent: tester/1\r\n\
-         Cookie: session=secret3\r\nAuthorization: Basic secret4\r\nContent-Length: 5\r\n\r\nhello",
+         Origin: https://app.example\r\nCookie: session=secret3\r\nAuthorization: Basic secret4\r\nContent-Length: 5\r\n\r\nhello",
     );
     response.expect(200);
     let line = gate.proxy.await_access_of("/a/b");

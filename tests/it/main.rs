@@ -22,6 +22,7 @@ mod config;
 mod corpus;
 mod cors;
 mod crowd;
+mod csrf;
 mod demo;
 mod dpop;
 mod deploy;

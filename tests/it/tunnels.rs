@@ -137,6 +137,23 @@ fn real_parts_talk_over_http1_and_over_http2() {
 }
 
 #[test]
+fn a28_no_page_of_another_site_opens_a_stream() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).open();
+    for fields in [
+        json!({"origin": "https://evil.example"}),
+        json!({"sec-fetch-site": "cross-site"}),
+        json!({"sec-fetch-site": "cross-site", "origin": "https://app.example"}),
+        json!({"sec-fetch-site": "same-origin", "origin": "https://evil.example"}),
+        json!({"cookie": "s=1"}),
+    ] {
+        let account = stream(&gate, &json!({"path": "/chat", "fields": fields}));
+        assert_eq!(account["statuses"][0], "403", "{fields}");
+    }
+    origin.expect_untouched();
+}
+
+#[test]
 fn an_extended_connect_is_judged_as_the_get_that_it_stands_for() {
     let origin = Origin::echo();
     let gate = Gate::guarding(&origin)

@@ -71,6 +71,7 @@ fn a_foreign_page_opens_no_websocket() {
     assert_eq!(line["decision"], "refused", "{line}");
     assert_eq!(line["reason"], "origin-denied", "{line}");
     assert_eq!(line["detail"], "websocket", "{line}");
+    assert_eq!(line["stage"], "csrf", "{line}");
     for own in [&[][..], &["https://app.example"]] {
         assert_eq!(status(&gate, "/own", own), 101, "{own:?}");
     }
@@ -122,7 +123,7 @@ fn explain_and_check_say_whose_pages_may() {
         (
             "/",
             "https://app.example",
-            "websocket: the handshake comes from a page of the host itself",
+            "websocket: a page of the host itself asks",
         ),
         (
             "/",
@@ -132,7 +133,7 @@ fn explain_and_check_say_whose_pages_may() {
         (
             "/any",
             "https://evil.example",
-            "websocket: any site may open it",
+            "websocket: a page of an origin that the file names asks",
         ),
     ] {
         let said = explain(path, page);

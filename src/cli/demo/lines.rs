@@ -173,6 +173,18 @@ const LINES: &[Line] = &[
         command: r#"curl -sk -i -X OPTIONS -H 'Origin: https://shop.example.evil.example' -H 'Access-Control-Request-Method: DELETE' "$gate/api/users/7""#,
     },
     Line {
+        says: "A page of another site has its visitor's browser post a form, session cookie and all",
+        shows: "403 | urn:portcullis:problem:csrf",
+        hides: "size",
+        command: r#"curl -sk -w ' %{http_code}\n' -H 'Cookie: session=c2VjcmV0' -H 'Origin: https://evil.example' -d hello "$gate/upload""#,
+    },
+    Line {
+        says: "A page of the application itself may",
+        shows: "200 | size",
+        hides: "",
+        command: r#"curl -sk -w ' %{http_code}\n' -H 'Cookie: session=c2VjcmV0' -H "Origin: $gate" -d hello "$gate/upload""#,
+    },
+    Line {
         says: "Six searches in a row, three a minute are allowed (after a minute it works again)",
         shows: "200 200 200 429 429 429",
         hides: "",
