@@ -8,13 +8,22 @@ use std::{fmt::Debug, sync::Arc};
 use super::principal::Principal;
 use crate::wire::halt::Refusal;
 
+/// Why a body does not prove what it has to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is not what was signed; with the finer code for the log.
+    Invalid(&'static str),
+    /// It counts once, and there is no room to remember it.
+    NoRoom,
+}
+
 /// Judges a whole body.
 pub trait BodyCheck: Debug + Send + Sync {
     /// Whether these are the bytes that were signed.
     ///
     /// # Errors
-    /// The finer code for the log.
-    fn judge(&self, body: &[u8]) -> Result<(), &'static str>;
+    /// [`BodyError`]
+    fn judge(&self, body: &[u8]) -> Result<(), BodyError>;
 }
 
 /// A body that has to prove something before it goes on.

@@ -21,7 +21,11 @@ use super::{
     message::Message,
     once::{Once, What},
 };
-use crate::{exchange::body_check::BodyCheck, state::replay::Seen, wire::sfv::read::Bare};
+use crate::{
+    exchange::body_check::{BodyCheck, BodyError},
+    state::replay::Seen,
+    wire::sfv::read::Bare,
+};
 
 /// Seconds by which a signature may be from the future: clocks differ.
 pub const SKEW: u64 = 60;
@@ -64,11 +68,11 @@ pub enum BodyRule {
 }
 
 impl BodyCheck for ContentDigest {
-    fn judge(&self, body: &[u8]) -> Result<(), &'static str> {
+    fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         if self.fits(body) {
             Ok(())
         } else {
-            Err("digest")
+            Err(BodyError::Invalid("digest"))
         }
     }
 }
@@ -78,11 +82,11 @@ impl BodyCheck for ContentDigest {
 pub struct NoBody;
 
 impl BodyCheck for NoBody {
-    fn judge(&self, body: &[u8]) -> Result<(), &'static str> {
+    fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         if body.is_empty() {
             Ok(())
         } else {
-            Err("body-not-covered")
+            Err(BodyError::Invalid("body-not-covered"))
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::{
         hex,
         secret::Secret,
     },
-    exchange::body_check::BodyCheck,
+    exchange::body_check::{BodyCheck, BodyError},
 };
 
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
@@ -82,11 +82,11 @@ pub enum Verified {
 pub struct Digest(Sha256);
 
 impl BodyCheck for Digest {
-    fn judge(&self, body: &[u8]) -> Result<(), &'static str> {
+    fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         if sha256(body).ct_eq(&self.0).into() {
             Ok(())
         } else {
-            Err(SigV4Error::Body.code())
+            Err(BodyError::Invalid(SigV4Error::Body.code()))
         }
     }
 }
@@ -99,11 +99,10 @@ pub struct Pending {
 }
 
 impl BodyCheck for Pending {
-    fn judge(&self, body: &[u8]) -> Result<(), &'static str> {
+    fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         let hash = hex::encode(&sha256(body));
-        self.sealed
-            .check(&self.head, &hash)
-            .map_err(SigV4Error::code)
+        let checked = self.sealed.check(&self.head, &hash);
+        checked.map_err(|error| BodyError::Invalid(error.code()))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The head gives what is claimed ([`Webhook::claimed`]); the code is checked once the body is whole ([`Claim::holds`]).
 //! Stripe and Slack sign a time with the body, and it must be near now; the others sign none, so that whoever has seen
-//! one can send it again unless it counts once ([`super::once`]). SHA-1 (`X-Hub-Signature`) is not spoken.
+//! one can send it again unless it counts once ([`super::once`]): what was signed, whatever codes stand beside the right one
+//! and whichever secret made it. SHA-1 (`X-Hub-Signature`) is not spoken.
 
 use std::sync::Arc;
 
@@ -13,10 +14,11 @@ use subtle::ConstantTimeEq;
 use super::once::{Once, What};
 use crate::{
     crypto::{
+        digest::sha256_of,
         hex,
         mac::{MacKey, Tag},
     },
-    exchange::body_check::BodyCheck,
+    exchange::body_check::{BodyCheck, BodyError},
     state::replay::Seen,
 };
 
@@ -199,7 +201,7 @@ impl Webhook {
 }
 
 impl BodyCheck for Claim {
-    fn judge(&self, body: &[u8]) -> Result<(), &'static str> {
+    fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         self.holds(body)
     }
 }
@@ -208,8 +210,8 @@ impl Claim {
     /// Whether the body is the one that was signed, and was not seen before where that counts.
     ///
     /// # Errors
-    /// The code for the log.
-    pub fn holds(&self, body: &[u8]) -> Result<(), &'static str> {
+    /// [`BodyError`]
+    pub fn holds(&self, body: &[u8]) -> Result<(), BodyError> {
         let made = self
             .webhook
             .secrets
@@ -223,23 +225,25 @@ impl Claim {
             }
         }
         if !bool::from(found) {
-            return Err("signature");
+            return Err(BodyError::Invalid("signature"));
         }
-        self.spend()
+        self.spend(body)
     }
 
-    fn spend(&self) -> Result<(), &'static str> {
+    /// Uses up what was signed, not the codes that came: anybody can put others beside the right one.
+    fn spend(&self, body: &[u8]) -> Result<(), BodyError> {
         let Some(once) = &self.webhook.once else {
             return Ok(());
         };
-        let thing = match (&self.delivery, self.tags.first()) {
-            (Some(delivery), _) => delivery.as_bytes(),
-            (None, tag) => tag.map_or(&[][..], |tag| &tag[..]),
+        let signed = sha256_of(&[&self.lead, body]);
+        let seen = match &self.delivery {
+            Some(name) => once.spend_name(name.as_bytes(), &signed, self.now),
+            None => once.spend(&signed, self.now),
         };
-        match once.spend(thing, self.now) {
+        match seen {
             Seen::Fresh => Ok(()),
-            Seen::Again => Err("replayed"),
-            Seen::Full => Err("replay-store-full"),
+            Seen::Again => Err(BodyError::Invalid("replayed")),
+            Seen::Full => Err(BodyError::NoRoom),
         }
     }
 }
@@ -304,6 +308,7 @@ mod tests {
     use super::{Encoding, Form, Webhook, WebhookError, X_GITHUB_DELIVERY};
     use crate::{
         crypto::mac::MacKey,
+        exchange::body_check::BodyError,
         identity::once::{Once, OnceRules, Used, What},
     };
 
@@ -347,7 +352,13 @@ mod tests {
         (body, now): (&[u8], u64),
     ) -> Result<(), &'static str> {
         match webhook.claimed(&headers(fields), now) {
-            Ok(claim) => claim.expect("a claim").holds(body),
+            Ok(claim) => claim
+                .expect("a claim")
+                .holds(body)
+                .map_err(|error| match error {
+                    BodyError::Invalid(code) => code,
+                    BodyError::NoRoom => "no-room",
+                }),
             Err(WebhookError::Unclear(code) | WebhookError::Invalid(code)) => Err(code),
         }
     }
@@ -516,6 +527,36 @@ mod tests {
             Err("replayed")
         );
         let full = judged(&by_name, &delivery("b"), (GITHUB_BODY, 5));
-        assert_eq!(full, Err("replay-store-full"));
+        assert_eq!(full, Err("no-room"));
+    }
+
+    #[test]
+    fn what_counts_once_is_the_delivery_and_not_the_codes_beside_it() {
+        let used = Arc::new(Used::new(OnceRules {
+            entries: 5,
+            seconds: 100,
+        }));
+        let stripe = |secrets: &[&str]| {
+            let mut stripe = webhook(Form::Stripe, secrets);
+            stripe.once = Some(Once {
+                what: What::Signature,
+                used: Arc::clone(&used),
+            });
+            Arc::new(stripe)
+        };
+        let now = 1_492_774_577;
+        let judge = |secrets: &[&str], value: &str| {
+            let fields = [("stripe-signature", value)];
+            judged(&stripe(secrets), &fields, (STRIPE_BODY, now))
+        };
+        let decoyed = |n: usize| format!("t=1492774577,v1={n:064x},v1={STRIPE_CODE}");
+        assert_eq!(judge(&["whsec_test"], &decoyed(0)), Ok(()));
+        for n in 0..9 {
+            assert_eq!(judge(&["whsec_test"], &decoyed(n)), Err("replayed"), "{n}");
+        }
+        // Nor is it another one once the secrets have changed places.
+        let rotated = judge(&["the new one", "whsec_test"], &decoyed(0));
+        assert_eq!(rotated, Err("replayed"));
+        assert_eq!(used.entries(), 1);
     }
 }

@@ -11,9 +11,9 @@ use http::{HeaderMap, header, header::HeaderValue};
 
 use super::{forward, normalise::Arrival, record::Record};
 use crate::{
-    exchange::body_check::Unproven,
+    exchange::body_check::{BodyError, Unproven},
     identity::signer::is_forged,
-    policy::body_limit::Holding,
+    policy::{authn, body_limit::Holding},
     snapshot::Route,
     state::spool::Room,
     wire::{
@@ -42,7 +42,8 @@ enum Failure {
 /// Has the body prove what it has to, if it has to. It waits in the arrival then, and who asks is known.
 ///
 /// # Errors
-/// The refusal of whoever stated the check; 400, 408, 413 and 503 for a body that cannot be held.
+/// The refusal of whoever stated the check; 503 for what counts once and cannot be remembered; 400, 408, 413 and 503 for a
+/// body that cannot be held.
 pub async fn prove(route: &Route, record: &mut Record, arrival: &mut Arrival) -> Result<(), Halt> {
     let Some(unproven) = record.exchange.unproven.take() else {
         return Ok(());
@@ -54,11 +55,9 @@ pub async fn prove(route: &Route, record: &mut Record, arrival: &mut Arrival) ->
         watched,
     } = *unproven;
     let judged = match hold(route, record, (arrival, watched)).await {
-        Ok(held) => check.judge(&held).map_err(|code| {
-            let forged = refusal.forged && is_forged(code);
-            let refusal = refusal.detail(code);
-            Failure::Unproven(Box::new(Refusal { forged, ..refusal }))
-        }),
+        Ok(held) => check
+            .judge(&held)
+            .map_err(|error| Failure::Unproven(Box::new(unfit(error, refusal)))),
         Err(failure) => Err(failure),
     };
     let Err(failure) = judged else {
@@ -74,6 +73,17 @@ pub async fn prove(route: &Route, record: &mut Record, arrival: &mut Arrival) ->
             Ok(())
         }
         Failure::Unproven(refusal) | Failure::Cut(refusal) => Err(refusal.into()),
+    }
+}
+
+/// The answer to a whole body that does not prove what it has to.
+fn unfit(error: BodyError, refusal: Refusal) -> Refusal {
+    match error {
+        BodyError::Invalid(code) => Refusal {
+            forged: refusal.forged && is_forged(code),
+            ..refusal.detail(code)
+        },
+        BodyError::NoRoom => authn::no_room(),
     }
 }
 

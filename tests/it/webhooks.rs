@@ -259,3 +259,89 @@ fn a_code_that_is_only_watched_bans_nobody() {
     let entries = scene.gate.proxy.metric("portcullis_ban_entries", &[]);
     assert_eq!(entries.to_string(), "0");
 }
+
+#[test]
+fn a_decoy_before_the_code_makes_no_new_delivery_of_an_old_one() {
+    let scene = Scene::new(
+        "scheme = \"stripe\"\nsecret = { env = \"HOOK_SECRET\" }\nonce = \"signature\"",
+    );
+    let time = now();
+    let code = scene.signer.code(SECRET, &format!("{time}.{BODY}"));
+    let deliver = |value: &str| scene.deliver(&[("Stripe-Signature", value)], BODY);
+    let decoyed = |n: usize| format!("t={time},v1={n:064x},v1={code}");
+    deliver(&decoyed(0)).expect(200);
+    for n in 1..5 {
+        scene.expect_refused("a decoy", &deliver(&decoyed(n)), "replayed");
+    }
+    for value in [
+        format!("t={time},v1={code}"),
+        format!("v1={code},v1={code},t={time}"),
+        format!("v0={code},v1={},t={time}", code.to_uppercase()),
+    ] {
+        scene.expect_refused("without one", &deliver(&value), "replayed");
+    }
+    assert_eq!(scene.origin.requests().len(), 1);
+    assert_eq!(remembered(&scene).to_string(), "1");
+}
+
+fn remembered(scene: &Scene) -> f64 {
+    let proxy = &scene.gate.proxy;
+    proxy.metric("portcullis_replay_entries", &["signer=\"hook\""])
+}
+
+/// A refusal for want of memory: nothing passes that could not be remembered.
+#[track_caller]
+fn expect_no_room(scene: &Scene, response: &Response) {
+    let problem = response.expect(503).problem();
+    assert_eq!(problem["type"], "urn:portcullis:problem:overloaded");
+    assert_eq!(response.header("retry-after"), Some("60"));
+    let id = problem["instance"].as_str().expect("an id");
+    let of = |line: &serde_json::Value| line["request_id"] == id;
+    let line = scene.gate.proxy.await_access("the refusal", of);
+    assert_eq!(line["detail"], "replay-store-full", "{line}");
+    assert_eq!(line["stage"], "authn", "{line}");
+    assert!(line["enduser.id"].is_null(), "{line}");
+}
+
+#[test]
+fn a_full_memory_of_deliveries_lets_nothing_pass() {
+    let scene = Scene::new(&format!(
+        "{GITHUB}\nonce = \"signature\"\nonce_entries = 1"
+    ));
+    let code = |body: &str| format!("sha256={}", scene.signer.code(SECRET, body));
+    let deliver =
+        |body: &str| scene.deliver(&[("X-Hub-Signature-256", code(body).as_str())], body);
+    deliver("one").expect(200);
+    expect_no_room(&scene, &deliver("two"));
+    scene.expect_refused("again", &deliver("one"), "replayed");
+    assert_eq!(scene.origin.requests().len(), 1);
+}
+
+#[test]
+fn one_captured_delivery_under_many_names_does_not_fill_the_memory() {
+    let scene = Scene::new(&format!(
+        "{GITHUB}\nonce = \"delivery\"\nonce_entries = 48"
+    ));
+    let named = |name: &str| {
+        let fields = [("X-Hub-Signature-256", CODE), ("X-GitHub-Delivery", name)];
+        scene.deliver(&fields, BODY)
+    };
+    // A sixteenth of the memory.
+    for name in ["a", "b", "c"] {
+        named(name).expect(200);
+    }
+    for n in 0..15 {
+        named(&format!("copy-{n}")).expect(503);
+    }
+    expect_no_room(&scene, &named("d"));
+    scene.expect_refused("an old name", &named("a"), "replayed");
+    assert_eq!(remembered(&scene).to_string(), "3");
+    // Whatever else is delivered finds room.
+    let code = format!("sha256={}", scene.signer.code(SECRET, "another"));
+    let fields = [
+        ("X-Hub-Signature-256", code.as_str()),
+        ("X-GitHub-Delivery", "e"),
+    ];
+    scene.deliver(&fields, "another").expect(200);
+    assert_eq!(scene.origin.requests().len(), 4);
+}

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     crypto::secret::Secret,
-    exchange::{Scheme, body_check::BodyCheck},
+    exchange::{
+        Scheme,
+        body_check::{BodyCheck, BodyError},
+    },
     identity::message::Message,
     wire::path::Target,
 };
@@ -84,10 +87,10 @@ impl Request {
         };
         let claim = presented(&message)?.expect("a signature");
         let judge = |check: &dyn BodyCheck| {
-            check.judge(&self.body).map_err(|code| match code {
-                "body" => SigV4Error::Body,
-                "signature" => SigV4Error::Signature,
-                other => panic!("{other}"),
+            check.judge(&self.body).map_err(|error| match error {
+                BodyError::Invalid("body") => SigV4Error::Body,
+                BodyError::Invalid("signature") => SigV4Error::Signature,
+                other => panic!("{other:?}"),
             })
         };
         match key.verify(&claim, &message)? {

@@ -149,9 +149,7 @@ impl Signature {
         let refusal = match error {
             SignatureError::Unclear(code) => refusal(Reason::InvalidRequest).detail(code),
             SignatureError::Refused(family, code) => self.invalid(family, exchange).detail(code),
-            SignatureError::NoRoom => refusal(Reason::Overloaded)
-                .detail("replay-store-full")
-                .with(header::RETRY_AFTER, HeaderValue::from_static("60")),
+            SignatureError::NoRoom => no_room(),
         };
         Refusal {
             forged: counts && error.is_forgery(),
@@ -209,6 +207,13 @@ impl Signature {
         }
         HeaderValue::from_str(&members.join(", ")).ok()
     }
+}
+
+/// What counts once cannot be remembered: it must not count at all.
+pub fn no_room() -> Refusal {
+    refusal(Reason::Overloaded)
+        .detail("replay-store-full")
+        .with(header::RETRY_AFTER, HeaderValue::from_static("60"))
 }
 
 fn may_have_body(exchange: &Exchange) -> bool {
