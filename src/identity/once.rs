@@ -155,7 +155,11 @@ mod tests {
             let fresh = fresh.count();
             assert_eq!(of(b"one", 0), Seen::Again, "{entries}");
             assert_eq!(of(b"one", 200), Seen::Full, "{entries}");
-            let expected = if entries > fresh { Seen::Fresh } else { Seen::Full };
+            let expected = if entries > fresh {
+                Seen::Fresh
+            } else {
+                Seen::Full
+            };
             assert_eq!(of(b"two", 201), expected, "{entries}");
             fresh
         };

@@ -18,7 +18,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header, response::Parts};
 
-pub use self::{api_key::KeyBook, mtls::CertificateBook, signature::{SignerBook, no_room}};
+pub use self::{
+    api_key::KeyBook,
+    mtls::CertificateBook,
+    signature::{SignerBook, no_room},
+};
 use self::{
     api_key::{ApiKeys, KeyHeader},
     bearer::Bearer,

@@ -44,48 +44,90 @@ pub enum BaseError {
 /// # Errors
 /// [`BaseError`] for the first component without a value.
 pub fn signature_base(message: &Message<'_>, signature: &Signature) -> Result<String, BaseError> {
-    let mut base = String::with_capacity(512);
+    let mut lines = Lines {
+        message,
+        text: String::with_capacity(512),
+        dictionaries: Vec::new(),
+        parameters: None,
+    };
     let components = signature.components.as_ref();
     for component in components.map_err(|_| BaseError::Unspoken)? {
-        base.push_str(&component.identifier);
-        base.push_str(": ");
-        push_value(&mut base, message, component)?;
-        base.push('\n');
+        lines.text.push_str(&component.identifier);
+        lines.text.push_str(": ");
+        lines.push_value(component)?;
+        lines.text.push('\n');
     }
+    let mut base = lines.text;
     base.push_str("\"@signature-params\": ");
     base.push_str(&signature.parameters_text);
     Ok(base)
 }
 
-fn push_value(
-    base: &mut String,
-    message: &Message<'_>,
-    component: &Component,
-) -> Result<(), BaseError> {
-    let query = message.query;
-    match &component.part {
-        Part::Method => base.push_str(message.method.as_str()),
-        Part::Scheme => base.push_str(message.scheme.as_str()),
-        Part::Authority => base.push_str(authority(message)),
-        Part::Path => base.push_str(message.path),
-        Part::Query => base.extend(["?", query.unwrap_or_default()]),
-        Part::RequestTarget => push_target(base, message),
-        Part::TargetUri => {
-            base.extend([message.scheme.as_str(), "://", authority(message)]);
-            push_target(base, message);
-        }
-        Part::QueryParameter(name) => {
-            base.push_str(&query_parameter(query.unwrap_or_default(), name)?);
-        }
-        Part::Field(name, form) => push_field(base, message.headers, (name, form))?,
-    }
-    Ok(())
+/// A base in the making. Whatever has pieces is read once, however many of them are covered.
+struct Lines<'a> {
+    message: &'a Message<'a>,
+    text: String,
+    dictionaries: Vec<(&'a HeaderName, Dictionary)>,
+    /// The parameters of the query: names encoded anew, values as they came.
+    parameters: Option<Vec<(String, &'a str)>>,
 }
 
-fn push_target(base: &mut String, message: &Message<'_>) {
-    base.push_str(message.path);
-    if let Some(query) = message.query {
-        base.extend(["?", query]);
+impl<'a> Lines<'a> {
+    fn push_value(&mut self, component: &'a Component) -> Result<(), BaseError> {
+        let message = self.message;
+        let text = &mut self.text;
+        match &component.part {
+            Part::Method => text.push_str(message.method.as_str()),
+            Part::Scheme => text.push_str(message.scheme.as_str()),
+            Part::Authority => text.push_str(authority(message)),
+            Part::Path => text.push_str(message.path),
+            Part::Query => text.extend(["?", message.query.unwrap_or_default()]),
+            Part::RequestTarget => self.push_target(),
+            Part::TargetUri => {
+                text.extend([message.scheme.as_str(), "://", authority(message)]);
+                self.push_target();
+            }
+            Part::QueryParameter(name) => self.push_parameter(name)?,
+            Part::Field(name, Form::Member(key)) => self.push_member(name, key)?,
+            Part::Field(name, form) => push_field(text, message.headers, (name, form))?,
+        }
+        Ok(())
+    }
+
+    fn push_target(&mut self) {
+        self.text.push_str(self.message.path);
+        if let Some(query) = self.message.query {
+            self.text.extend(["?", query]);
+        }
+    }
+
+    /// The one value of a query parameter, decoded and encoded anew (RFC 9421 §2.2.8).
+    fn push_parameter(&mut self, wanted: &str) -> Result<(), BaseError> {
+        if self.parameters.is_none() {
+            self.parameters = Some(parameters(self.message.query.unwrap_or_default())?);
+        }
+        let all = self.parameters.iter().flatten();
+        let mut found = all.filter(|(name, _)| name == wanted);
+        let (_, value) = found.next().ok_or(BaseError::Absent)?;
+        if found.next().is_some() {
+            return Err(BaseError::Repeated);
+        }
+        self.text.push_str(&encoded_anew(value)?);
+        Ok(())
+    }
+
+    /// One member of a dictionary in its strict form (RFC 9421 §2.1.2).
+    fn push_member(&mut self, name: &'a HeaderName, key: &str) -> Result<(), BaseError> {
+        if !self.dictionaries.iter().any(|(known, _)| *known == name) {
+            let joined = lines_of(self.message.headers, name)?.join(&b", "[..]);
+            let read = dictionary(&joined).map_err(|_| BaseError::Structure)?;
+            self.dictionaries.push((name, read));
+        }
+        let mut known = self.dictionaries.iter();
+        let read = known.find(|(known, _)| *known == name);
+        let member = read.and_then(|(_, dictionary)| dictionary.get(key));
+        member.ok_or(BaseError::Absent)?.write(&mut self.text);
+        Ok(())
     }
 }
 
@@ -99,19 +141,13 @@ fn authority<'a>(message: &Message<'a>) -> &'a str {
     authority.strip_suffix(port).unwrap_or(authority)
 }
 
-/// The one value of a query parameter, decoded and encoded anew (RFC 9421 §2.2.8).
-fn query_parameter(query: &str, wanted: &str) -> Result<String, BaseError> {
-    let mut found = None;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if encoded_anew(name)? != wanted {
-            continue;
-        }
-        if found.replace(value).is_some() {
-            return Err(BaseError::Repeated);
-        }
-    }
-    encoded_anew(found.ok_or(BaseError::Absent)?)
+/// The parameters of a query, their names encoded anew.
+fn parameters(query: &str) -> Result<Vec<(String, &str)>, BaseError> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs
+        .map(|(name, value)| Ok((encoded_anew(name)?, value)))
+        .collect()
 }
 
 fn encoded_anew(text: &str) -> Result<String, BaseError> {
@@ -121,11 +157,8 @@ fn encoded_anew(text: &str) -> Result<String, BaseError> {
     Ok(utf8_percent_encode(&decoded, FORM).to_string())
 }
 
-fn push_field(
-    base: &mut String,
-    headers: &HeaderMap,
-    (name, form): (&HeaderName, &Form),
-) -> Result<(), BaseError> {
+/// The values of a field as they came, in their order; there is one at least.
+fn lines_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a [u8]>, BaseError> {
     let lines: Vec<&[u8]> = headers
         .get_all(name)
         .iter()
@@ -134,6 +167,15 @@ fn push_field(
     if lines.is_empty() {
         return Err(BaseError::Absent);
     }
+    Ok(lines)
+}
+
+fn push_field(
+    base: &mut String,
+    headers: &HeaderMap,
+    (name, form): (&HeaderName, &Form),
+) -> Result<(), BaseError> {
+    let lines = lines_of(headers, name)?;
     if *form == Form::Bytes {
         for (place, line) in lines.iter().enumerate() {
             base.push_str(if place == 0 { ":" } else { ", :" });
@@ -143,13 +185,10 @@ fn push_field(
         return Ok(());
     }
     let joined = lines.join(&b", "[..]);
-    match form {
-        Form::Plain | Form::Bytes => base.push_str(plain(&joined)?),
-        Form::Strict => base.push_str(&strict(name, &joined)?),
-        Form::Member(key) => {
-            let dictionary = dictionary(&joined).map_err(|_| BaseError::Structure)?;
-            dictionary.get(key).ok_or(BaseError::Absent)?.write(base);
-        }
+    if *form == Form::Strict {
+        base.push_str(&strict(name, &joined)?);
+    } else {
+        base.push_str(plain(&joined)?);
     }
     Ok(())
 }
@@ -191,7 +230,10 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
     use super::{BaseError, Message, Scheme, signature_base};
-    use crate::identity::http_signature::input::{SIGNATURE, SIGNATURE_INPUT, signatures};
+    use crate::{
+        identity::http_signature::input::{SIGNATURE, SIGNATURE_INPUT, signatures},
+        wire::sfv::read::counted::steps_of,
+    };
 
     /// The line of one component in a request of RFC 9421 §2.
     fn line(
@@ -315,6 +357,42 @@ mod tests {
                 "{component}"
             );
         }
+    }
+
+    #[test]
+    fn a_field_is_read_once_however_many_of_its_members_are_covered() {
+        let value = |n: usize| format!("k{n}=\"{}\"", "x".repeat(100));
+        let members: Vec<String> = (0..100).map(value).collect();
+        let covered = |count: usize| {
+            let items: Vec<String> = (0..count)
+                .map(|n| format!("\"x-d\";key=\"k{n}\""))
+                .collect();
+            let mut headers = HeaderMap::new();
+            let mut insert = |name: &'static str, value: &str| {
+                headers.insert(name, HeaderValue::from_str(value).unwrap());
+            };
+            insert("x-d", &members.join(","));
+            insert("signature-input", &format!("a=({})", items.join(" ")));
+            insert("signature", "a=:AA==:");
+            let made = || {
+                let signature = &signatures(&headers).unwrap()[0];
+                let message = Message {
+                    method: &Method::POST,
+                    scheme: Scheme::Https,
+                    host: "www.example.com",
+                    path: "/path",
+                    query: None,
+                    headers: &headers,
+                    now: 0,
+                };
+                let base = signature_base(&message, signature).unwrap();
+                assert_eq!(base.lines().count(), count + 1);
+            };
+            steps_of(made).1
+        };
+        let (one, many) = (covered(1), covered(16));
+        // The names of the members are longer in sum, and nothing else.
+        assert!(many < one + 1_000, "{one} and {many} steps");
     }
 
     #[test]

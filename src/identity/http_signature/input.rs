@@ -17,6 +17,8 @@ pub const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const MOST_SIGNATURES: usize = 8;
 /// The most components that one signature may cover.
 const MOST_COMPONENTS: usize = 64;
+/// The most of them that are one piece of a field or of the query: each is looked for among all.
+const MOST_PIECES: usize = 16;
 
 /// Why the two fields cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +150,9 @@ fn signature(label: &str, input: &Member, value: &Member) -> Result<Signature, I
         Err(InputError::Component) => Err(InputError::Component),
         read => Ok(read?),
     };
+    if components.as_ref().is_ok_and(|read| !fit_one(read)) {
+        return Err(InputError::TooMany);
+    }
     let mut parameters_text = String::new();
     input.write(&mut parameters_text);
     let said = &input.parameters;
@@ -175,6 +180,18 @@ fn components(items: &[Item]) -> Result<Vec<Component>, InputError> {
         components.push(component);
     }
     Ok(components)
+}
+
+/// Whether one signature may cover all of these.
+pub fn fit_one(components: &[Component]) -> bool {
+    let pieces = components.iter().filter(|component| {
+        let part = &component.part;
+        matches!(
+            part,
+            Part::QueryParameter(_) | Part::Field(_, Form::Member(_))
+        )
+    });
+    components.len() <= MOST_COMPONENTS && pieces.count() <= MOST_PIECES
 }
 
 fn seconds(parameters: &Parameters, key: &str) -> Result<Option<i64>, InputError> {
@@ -370,6 +387,25 @@ mod tests {
             read(&fields(65), "a=:AA==:").err(),
             Some(InputError::TooMany)
         );
+    }
+
+    #[test]
+    fn pieces_of_fields_and_of_the_query_are_few() {
+        let pieces = |count: usize, of: &str| {
+            let items: Vec<String> = (0..count)
+                .map(|n| of.replace('#', &n.to_string()))
+                .collect();
+            read(&format!("a=({} \"@method\")", items.join(" ")), "a=:AA==:")
+        };
+        for of in [
+            "\"x\";key=\"k#\"",
+            "\"x#\";key=\"k\"",
+            "\"@query-param\";name=\"k#\"",
+        ] {
+            assert!(pieces(16, of).is_ok(), "{of}");
+            assert_eq!(pieces(17, of).err(), Some(InputError::TooMany), "{of}");
+        }
+        assert!(pieces(63, "\"x#\"").is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     identity::{
         http_signature::{
             HttpRules, HttpSigner,
-            input::{Component, written_component},
+            input::{Component, fit_one, written_component},
             key::Key,
         },
         signer::Scheme,
@@ -48,7 +48,15 @@ fn components(reader: &Reader<'_>) -> Option<Vec<Component>> {
     let texts = reader.get::<Vec<String>>("components")?;
     // What cannot be read was reported when the file was checked.
     let read = texts.iter().filter_map(|text| written_component(text).ok());
-    Some(read.collect())
+    let read: Vec<Component> = read.collect();
+    if !fit_one(&read) {
+        reader.error(
+            "components",
+            "more components than a signature may have, so none could pass",
+            Some("64 at most, and 16 of them with `;key` or `@query-param`".into()),
+        );
+    }
+    Some(read)
 }
 
 fn digest(reader: &Reader<'_>) -> bool {

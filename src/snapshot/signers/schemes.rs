@@ -59,6 +59,12 @@ fn what_is_whole_is_a_signer() {
     }
 }
 
+/// So many members of a field.
+fn pieces(count: usize) -> String {
+    let texts = (0..count).map(|n| format!("'x;key=\"k{n}\"'"));
+    texts.collect::<Vec<String>>().join(", ")
+}
+
 #[test]
 fn what_is_not_is_told() {
     for (text, error) in [
@@ -98,6 +104,10 @@ fn what_is_not_is_told() {
         (
             &format!("{HTTP}components = [\"Date\"]"),
             "`Date` is no component of a request",
+        ),
+        (
+            &format!("{HTTP}components = [{}]", pieces(17)),
+            "more components than a signature may have, so none could pass",
         ),
         ("scheme = \"github\"", "signer `one` needs `secret`"),
         (

@@ -1,14 +1,21 @@
 //! Reads structured fields (RFC 9651 §4.2).
 //!
 //! For message signatures (RFC 9421) and digests (RFC 9530), where the strict form of what was read is what was signed.
-//! Stricter than the standard in two places: a key that stands twice is refused, since two readers could take either of
-//! its values, and base64 has one spelling. It knows the type of no field; the caller does.
+//! Stricter than the standard in three places: a key that stands twice is refused, since two readers could take either of
+//! its values; base64 has one spelling; and there are fewer members and parameters than the standard wants a reader to
+//! take (§3.1, §3.1.2, §3.2), since strangers send these fields and each key is compared with all before it. It knows the
+//! type of no field; the caller does.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 pub use super::value::{Bare, Dictionary, InnerList, Item, Member, Parameters, written};
 
-/// A field that is not of the type that was asked for.
+/// The most members of a dictionary or a list, inner ones too.
+const MOST_MEMBERS: usize = 128;
+/// The most parameters of one thing.
+const MOST_PARAMETERS: usize = 32;
+
+/// A field that is not of the type that was asked for, or too large a one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a well-formed structured field")]
 pub struct Malformed;
@@ -16,7 +23,7 @@ pub struct Malformed;
 /// Reads a dictionary; nothing at all is one without members.
 ///
 /// # Errors
-/// [`Malformed`], also for a key that stands twice.
+/// [`Malformed`], also for a key that stands twice and for more than 128 members.
 pub fn dictionary(text: &[u8]) -> Result<Dictionary, Malformed> {
     let mut cursor = Cursor::new(text);
     let mut members = Vec::new();
@@ -27,7 +34,7 @@ pub fn dictionary(text: &[u8]) -> Result<Dictionary, Malformed> {
         } else {
             Member::Item(cursor.with_parameters(Bare::Boolean(true))?)
         };
-        add(&mut members, key, member)?;
+        add(&mut members, (key, member), MOST_MEMBERS)?;
     }
     Ok(Dictionary(members))
 }
@@ -35,11 +42,12 @@ pub fn dictionary(text: &[u8]) -> Result<Dictionary, Malformed> {
 /// Reads a list; nothing at all is one without members.
 ///
 /// # Errors
-/// [`Malformed`].
+/// [`Malformed`], also for more than 128 members.
 pub fn list(text: &[u8]) -> Result<Vec<Member>, Malformed> {
     let mut cursor = Cursor::new(text);
     let mut members = Vec::new();
     while cursor.is_at_member(members.is_empty())? {
+        one_more(&members, MOST_MEMBERS)?;
         members.push(cursor.member()?);
     }
     Ok(members)
@@ -60,12 +68,28 @@ pub fn item(text: &[u8]) -> Result<Item, Malformed> {
     }
 }
 
-fn add<T>(members: &mut Vec<(Box<str>, T)>, key: Box<str>, value: T) -> Result<(), Malformed> {
+fn add<T>(
+    members: &mut Vec<(Box<str>, T)>,
+    (key, value): (Box<str>, T),
+    most: usize,
+) -> Result<(), Malformed> {
+    one_more(members, most)?;
+    #[cfg(test)]
+    counted::note(members.len());
     if members.iter().any(|(own, _)| *own == key) {
         return Err(Malformed);
     }
     members.push((key, value));
     Ok(())
+}
+
+/// Whether there is room for one more.
+fn one_more<T>(members: &[T], most: usize) -> Result<(), Malformed> {
+    if members.len() < most {
+        Ok(())
+    } else {
+        Err(Malformed)
+    }
 }
 
 /// What is left to read.
@@ -75,6 +99,8 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(text: &'a [u8]) -> Self {
+        #[cfg(test)]
+        counted::note(text.len());
         let mut cursor = Self { rest: text };
         cursor.skip(b" ");
         cursor
@@ -149,6 +175,7 @@ impl<'a> Cursor<'a> {
             if !items.is_empty() && self.rest.len() == before {
                 return Err(Malformed);
             }
+            one_more(&items, MOST_MEMBERS)?;
             items.push(self.item()?);
         }
     }
@@ -173,7 +200,7 @@ impl<'a> Cursor<'a> {
             } else {
                 Bare::Boolean(true)
             };
-            add(&mut parameters, key, value)?;
+            add(&mut parameters, (key, value), MOST_PARAMETERS)?;
         }
         Ok(Parameters(parameters))
     }
@@ -312,11 +339,35 @@ fn ascii(bytes: &[u8]) -> Result<Box<str>, Malformed> {
         .map_err(|_| Malformed)
 }
 
+/// What reading takes, in bytes looked at and keys compared.
+#[cfg(test)]
+pub(crate) mod counted {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STEPS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn note(steps: usize) {
+        STEPS.set(STEPS.get() + steps);
+    }
+
+    /// The steps of all reading that is done meanwhile in this thread.
+    pub(crate) fn steps_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+        let before = STEPS.get();
+        let done = work();
+        (done, STEPS.get() - before)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Bare, Malformed, Member, dictionary, item, list, written};
+    use super::{
+        Bare, MOST_MEMBERS, MOST_PARAMETERS, Malformed, Member, counted::steps_of, dictionary,
+        item, list, written,
+    };
 
     #[track_caller]
     fn rewritten(text: &str) -> String {
@@ -392,6 +443,43 @@ mod tests {
         assert_eq!(item(b" 5;q ").map(|item| item.bare), Ok(Bare::Integer(5)));
         for text in ["", "a, b", "(a)", "5 6"] {
             assert_eq!(item(text.as_bytes()), Err(Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_bounded() {
+        let named = |count: usize, between: &str| {
+            let names: Vec<String> = (0..count).map(|n| format!("k{n}")).collect();
+            names.join(between)
+        };
+        let members = |count| dictionary(named(count, ",").as_bytes()).map(|read| read.len());
+        assert_eq!(members(MOST_MEMBERS), Ok(MOST_MEMBERS));
+        assert_eq!(members(MOST_MEMBERS + 1), Err(Malformed));
+        let listed = |count| list(named(count, ",").as_bytes()).map(|read| read.len());
+        assert_eq!(listed(MOST_MEMBERS), Ok(MOST_MEMBERS));
+        assert_eq!(listed(MOST_MEMBERS + 1), Err(Malformed));
+        let inner = |count| list(format!("({})", named(count, " ")).as_bytes()).is_ok();
+        assert!(inner(MOST_MEMBERS) && !inner(MOST_MEMBERS + 1));
+        let parameters = |count| item(format!("1;{}", named(count, ";")).as_bytes()).is_ok();
+        assert!(parameters(MOST_PARAMETERS) && !parameters(MOST_PARAMETERS + 1));
+    }
+
+    #[test]
+    fn what_reading_takes_grows_with_the_length_alone() {
+        let keys: Vec<String> = (0..5_000).map(|n| format!("k{n}")).collect();
+        let many_of_many: Vec<String> = keys[..120]
+            .iter()
+            .map(|key| format!("{key};{}", keys[..30].join(";")))
+            .collect();
+        for text in [
+            keys.join(","),
+            format!("a=1;{}", keys.join(";")),
+            format!("a=({})", keys.join(" ")),
+            many_of_many.join(","),
+        ] {
+            let (_, steps) = steps_of(|| dictionary(text.as_bytes()));
+            let length = text.len();
+            assert!(steps <= 20 * length, "{steps} steps for {length} bytes");
         }
     }
 
