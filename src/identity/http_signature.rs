@@ -2,7 +2,7 @@
 //!
 //! `input` reads the fields, `base` writes what was signed, `key` checks it, `digest` binds the body (RFC 9530). A
 //! signature must cover what says which request it is: by default the method, the whole target and, where there is a
-//! body, its digest; and it must say when it was made. The key decides the algorithm. Responses are not signed here, and
+//! body, its digest; of a WebSocket handshake a field that only such requests have; and it must say when it was made. The key decides the algorithm. Responses are not signed here, and
 //! the signatures of several parties over one request are looked at one at a time: exactly one must be of a signer that
 //! counts.
 
@@ -10,6 +10,8 @@ pub mod base;
 pub mod digest;
 pub mod input;
 pub mod key;
+
+use http::{HeaderName, header};
 
 use self::{
     base::{BaseError, signature_base},
@@ -24,7 +26,7 @@ use super::{
 use crate::{
     exchange::body_check::{BodyCheck, BodyError},
     state::replay::Seen,
-    wire::sfv::read::Bare,
+    wire::{hop::Upgrade, sfv::read::Bare},
 };
 
 /// Seconds by which a signature may be from the future: clocks differ.
@@ -181,7 +183,8 @@ impl HttpSigner {
     ) -> Result<BodyRule, SignatureError> {
         self.is_timely(signature, message.now)?;
         let components = signature.components.as_deref().map_err(|error| *error)?;
-        if !self.rules.are_met_by(components) {
+        let covered = |name: &HeaderName| covers_field(components, name);
+        if !self.rules.are_met_by(components) || !message.tunnel_is_signed(covered) {
             return Err(SignatureError::Invalid("component-not-covered"));
         }
         let base = signature_base(message, signature)?;
@@ -246,17 +249,17 @@ impl HttpSigner {
     }
 
     /// What its signatures must be like, as a member of `Accept-Signature` (RFC 9421 §5.1). `body`: there is one.
-    pub fn wish(&self, body: bool) -> String {
-        let mut wish = String::from("(");
-        wish.push_str(&self.rules.components_text());
-        let listed = self.rules.components.iter().flatten().any(covers_digest);
-        if body && self.rules.digest && !listed {
-            if wish.len() > 1 {
-                wish.push(' ');
-            }
-            wish.push_str("\"content-digest\"");
+    pub fn wish(&self, body: bool, upgrade: Option<Upgrade>) -> String {
+        let listed = self.rules.components.as_deref().unwrap_or_default();
+        let mut wished = self.rules.components_text();
+        if body && self.rules.digest && !listed.iter().any(covers_digest) {
+            wished.push("\"content-digest\"");
         }
-        wish.push_str(");created");
+        let tunnel = header::SEC_WEBSOCKET_VERSION;
+        if upgrade.is_some() && !covers_field(listed, &tunnel) {
+            wished.push("\"sec-websocket-version\"");
+        }
+        let mut wish = ["(", &wished.join(" "), ");created"].concat();
         let mut algorithms = self.keys.iter().map(Key::algorithm);
         if let Some(first) = algorithms.next()
             && algorithms.all(|other| other == first)
@@ -286,15 +289,12 @@ impl HttpRules {
         }
     }
 
-    fn components_text(&self) -> String {
+    fn components_text(&self) -> Vec<&str> {
         match &self.components {
-            None => "\"@method\" \"@target-uri\"".to_owned(),
+            None => vec!["\"@method\"", "\"@target-uri\""],
             Some(required) => {
-                let identifiers: Vec<&str> = required
-                    .iter()
-                    .map(|component| &*component.identifier)
-                    .collect();
-                identifiers.join(" ")
+                let required = required.iter();
+                required.map(|component| &*component.identifier).collect()
             }
         }
     }
@@ -310,6 +310,13 @@ fn names_the_request(covered: &[Component]) -> bool {
     let target = covers(Part::RequestTarget) || (covers(Part::Path) && covers(Part::Query));
     let whole = covers(Part::TargetUri) || (covers(Part::Authority) && target);
     covers(Part::Method) && whole
+}
+
+/// Whether the whole value of a field is covered, as it came.
+fn covers_field(covered: &[Component], name: &HeaderName) -> bool {
+    let is = |form: &Form| matches!(form, Form::Plain | Form::Bytes);
+    let mut parts = covered.iter().map(|component| &component.part);
+    parts.any(|part| matches!(part, Part::Field(field, form) if field == name && is(form)))
 }
 
 /// A digest of a kind that is known binds the body; a single member of the field is as good as all of it.

@@ -175,6 +175,7 @@ pub fn message(exchange: &Exchange) -> Message<'_> {
         path: target.path(),
         query: target.query(),
         headers: exchange.headers(),
+        upgrade: exchange.upgrade(),
         now: clock::unix_seconds_at(exchange.started),
     }
 }
@@ -292,6 +293,10 @@ fn by_webhook(
         if found.replace(proven).is_some() {
             return Err(SignatureError::Unclear("credential-in-two-places"));
         }
+    }
+    // Whatever the code covers, it does not cover that.
+    if found.is_some() && message.upgrade.is_some() {
+        return Err(SignatureError::Refused(Family::Webhook, "upgrade"));
     }
     Ok(found)
 }

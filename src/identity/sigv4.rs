@@ -167,7 +167,7 @@ impl SigV4 {
             return Err(SigV4Error::Scope);
         }
         let signed = SignedHeaders::parse(&claim.signed_headers)?;
-        signed.cover(message.headers)?;
+        signed.cover(message)?;
         self.session_token(claim, message)?;
         let payload = self.payload(claim, message)?;
         let style = Style {

@@ -568,3 +568,39 @@ fn b42_forged_signatures_have_the_client_banned_and_links_do_not() {
     let problem = signed[0].to(&gate).expect(429).problem();
     assert_eq!(problem["type"], "urn:portcullis:problem:banned");
 }
+
+#[test]
+fn b42_a_signed_get_is_no_handshake_of_a_websocket() {
+    let origin = Origin::echo();
+    let gate = gate_with(&origin, ("presigned = true", "", ""));
+    let get = || draft("GET", "/socket", b"");
+    let version = json!({"Sec-WebSocket-Version": "13"});
+    let signed = sign([
+        get(),
+        get().with("way", "query"),
+        get().with("headers", version.clone()),
+        get().with("way", "query").with("headers", version),
+    ]);
+    let tunnel = |request: &Signed| {
+        let request = request
+            .clone()
+            .add("Connection", "Upgrade")
+            .add("Upgrade", "websocket")
+            .add("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let version = |(name, _): &(String, String)| name == "Sec-WebSocket-Version";
+        if request.headers.iter().any(version) {
+            request
+        } else {
+            request.add("Sec-WebSocket-Version", "13")
+        }
+    };
+    for request in &signed[..2] {
+        expect_invalid(&gate, &tunnel(request).to(&gate), "unsigned-header");
+        origin.expect_untouched();
+    }
+    for (place, request) in signed[2..].iter().enumerate() {
+        tunnel(request).to(&gate).expect(200);
+        let head = origin.requests().remove(place).head;
+        assert_eq!(head.all("upgrade"), ["websocket"]);
+    }
+}

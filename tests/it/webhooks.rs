@@ -262,9 +262,8 @@ fn a_code_that_is_only_watched_bans_nobody() {
 
 #[test]
 fn a_decoy_before_the_code_makes_no_new_delivery_of_an_old_one() {
-    let scene = Scene::new(
-        "scheme = \"stripe\"\nsecret = { env = \"HOOK_SECRET\" }\nonce = \"signature\"",
-    );
+    let scene =
+        Scene::new("scheme = \"stripe\"\nsecret = { env = \"HOOK_SECRET\" }\nonce = \"signature\"");
     let time = now();
     let code = scene.signer.code(SECRET, &format!("{time}.{BODY}"));
     let deliver = |value: &str| scene.deliver(&[("Stripe-Signature", value)], BODY);
@@ -305,12 +304,9 @@ fn expect_no_room(scene: &Scene, response: &Response) {
 
 #[test]
 fn a_full_memory_of_deliveries_lets_nothing_pass() {
-    let scene = Scene::new(&format!(
-        "{GITHUB}\nonce = \"signature\"\nonce_entries = 1"
-    ));
+    let scene = Scene::new(&format!("{GITHUB}\nonce = \"signature\"\nonce_entries = 1"));
     let code = |body: &str| format!("sha256={}", scene.signer.code(SECRET, body));
-    let deliver =
-        |body: &str| scene.deliver(&[("X-Hub-Signature-256", code(body).as_str())], body);
+    let deliver = |body: &str| scene.deliver(&[("X-Hub-Signature-256", code(body).as_str())], body);
     deliver("one").expect(200);
     expect_no_room(&scene, &deliver("two"));
     scene.expect_refused("again", &deliver("one"), "replayed");
@@ -319,9 +315,7 @@ fn a_full_memory_of_deliveries_lets_nothing_pass() {
 
 #[test]
 fn one_captured_delivery_under_many_names_does_not_fill_the_memory() {
-    let scene = Scene::new(&format!(
-        "{GITHUB}\nonce = \"delivery\"\nonce_entries = 48"
-    ));
+    let scene = Scene::new(&format!("{GITHUB}\nonce = \"delivery\"\nonce_entries = 48"));
     let named = |name: &str| {
         let fields = [("X-Hub-Signature-256", CODE), ("X-GitHub-Delivery", name)];
         scene.deliver(&fields, BODY)
@@ -344,4 +338,22 @@ fn one_captured_delivery_under_many_names_does_not_fill_the_memory() {
     ];
     scene.deliver(&fields, "another").expect(200);
     assert_eq!(scene.origin.requests().len(), 4);
+}
+
+#[test]
+fn a_webhook_opens_no_tunnel() {
+    let scene = Scene::new(GITHUB);
+    let code = format!("sha256={}", scene.signer.code(SECRET, ""));
+    let plain = [("X-Hub-Signature-256", code.as_str())];
+    let tunnel = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        plain[0],
+    ];
+    let response = scene.gate.get_with("/hook", &tunnel);
+    scene.expect_refused("a tunnel", &response, "upgrade");
+    scene.origin.expect_untouched();
+    scene.gate.get_with("/hook", &plain).expect(200);
 }

@@ -257,6 +257,7 @@ mod tests {
             path: "/path",
             query,
             headers: &headers,
+            upgrade: None,
             now: 0,
         };
         let base = signature_base(&message, signature)?;
@@ -383,6 +384,7 @@ mod tests {
                     path: "/path",
                     query: None,
                     headers: &headers,
+                    upgrade: None,
                     now: 0,
                 };
                 let base = signature_base(&message, signature).unwrap();

@@ -17,7 +17,7 @@ use crate::{
         message::Message,
         once::{Once, OnceRules, Used, What},
     },
-    wire::forwarded::Scheme,
+    wire::{forwarded::Scheme, hop::Upgrade},
 };
 
 const CREATED: u64 = 1_618_884_473;
@@ -109,6 +109,7 @@ impl Published {
             path: text("path"),
             query: self.row["query"].as_str(),
             headers: &self.headers,
+            upgrade: None,
             now: CREATED,
         }
     }
@@ -225,6 +226,7 @@ fn request(headers: &HeaderMap) -> Message<'_> {
         path: "/pay",
         query: Some("n=1"),
         headers,
+        upgrade: None,
         now: CREATED,
     }
 }
@@ -333,7 +335,7 @@ fn what_an_operator_asks_for_must_be_covered() {
     );
     let more = asking(&["@method", "x-tenant", "content-type"]);
     assert_eq!(
-        more.wish(false),
+        more.wish(false, None),
         "(\"@method\" \"x-tenant\" \"content-type\");created;alg=\"hmac-sha256\""
     );
     assert_eq!(code(more, &headers, CREATED), "component-not-covered");
@@ -444,7 +446,7 @@ fn exactly_one_signature_must_be_of_a_signer_that_counts() {
         "a tag nobody asked for"
     );
     assert_eq!(
-        tagged().wish(true),
+        tagged().wish(true, None),
         "(\"@method\" \"@target-uri\" \"content-digest\");created;alg=\"hmac-sha256\";tag=\"pay\""
     );
 }
@@ -475,4 +477,42 @@ fn b41_a_nonce_is_used_once_and_only_by_a_good_signature() {
     assert_eq!(code(once(What::Signature), &bare, CREATED), "ok");
     assert_eq!(code(once(What::Signature), &bare, CREATED), "replayed");
     assert_eq!(code(once(What::Nonce), &with("two"), CREATED), "no-room");
+}
+
+#[test]
+fn a_handshake_must_be_signed_as_one() {
+    let version = [("sec-websocket-version", "13")];
+    let plain = signed(WHOLE, &parameters(""), &version);
+    let covering = |component: &str| {
+        let components = format!("{WHOLE} {component}");
+        signed(&components, &parameters(""), &version)
+    };
+    for upgrade in [Upgrade::WebSocket, Upgrade::WebSocketStream] {
+        let verdict = |headers: &HeaderMap| {
+            let tunnel = Message {
+                upgrade: Some(upgrade),
+                ..request(headers)
+            };
+            verify(&[strict()], &tunnel, CREATED)
+        };
+        let uncovered = Err(SignatureError::Invalid("component-not-covered"));
+        assert_eq!(verdict(&plain), uncovered);
+        assert_eq!(
+            verdict(&covering("\"sec-websocket-version\"")),
+            Ok(BodyRule::Empty)
+        );
+        assert_eq!(
+            verdict(&covering("\"sec-websocket-version\";bs")),
+            Ok(BodyRule::Empty)
+        );
+        assert_eq!(
+            verdict(&covering("\"sec-websocket-key\"")),
+            Err(SignatureError::Invalid("component-absent"))
+        );
+    }
+    assert_eq!(code(strict(), &plain, CREATED), "ok");
+    assert_eq!(
+        strict().wish(false, Some(Upgrade::WebSocket)),
+        "(\"@method\" \"@target-uri\" \"sec-websocket-version\");created;alg=\"hmac-sha256\""
+    );
 }

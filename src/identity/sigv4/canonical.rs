@@ -3,7 +3,7 @@
 //! Made of the judged form of a request and of nothing else, so what is verified is what is forwarded. What this form
 //! would make equal although backends may read it in two ways is refused: `+` and `;` in a query, empty parameters.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::SigV4Error;
 use crate::identity::message::Message;
@@ -47,17 +47,16 @@ impl<'a> SignedHeaders<'a> {
         self.names.binary_search(&name).is_ok()
     }
 
-    /// Whether everything is signed that has to be: the host, the type of the body, every `x-amz-*`.
+    /// Whether everything is signed that has to be: the host, the type of the body, every `x-amz-*`; of a WebSocket
+    /// handshake a field that only such requests have.
     ///
     /// # Errors
     /// [`SigV4Error::Unsigned`].
-    pub fn cover(&self, headers: &HeaderMap) -> Result<(), SigV4Error> {
+    pub fn cover(&self, message: &Message<'_>) -> Result<(), SigV4Error> {
         let demanded = |name: &HeaderName| name == "content-type" || is_of_amz(name.as_str());
-        let all = headers
-            .keys()
-            .filter(|name| demanded(name))
-            .all(|name| self.has(name.as_str()));
-        if all && self.has("host") {
+        let has = |name: &HeaderName| self.has(name.as_str());
+        let mut all = message.headers.keys().filter(|name| demanded(name));
+        if all.all(has) && self.has("host") && message.tunnel_is_signed(has) {
             Ok(())
         } else {
             Err(SigV4Error::Unsigned)
@@ -224,10 +223,24 @@ fn push_encoded(byte: u8, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue};
+    use http::{HeaderMap, HeaderValue, Method};
     use proptest::prelude::*;
 
-    use super::{SigV4Error, SignedHeaders, path, push_trimmed, query};
+    use super::{Message, SigV4Error, SignedHeaders, path, push_trimmed, query};
+    use crate::wire::{forwarded::Scheme, hop::Upgrade};
+
+    fn message(headers: &HeaderMap, upgrade: Option<Upgrade>) -> Message<'_> {
+        Message {
+            method: &Method::GET,
+            scheme: Scheme::Https,
+            host: "app.example",
+            path: "/",
+            query: None,
+            headers,
+            upgrade,
+            now: 0,
+        }
+    }
 
     #[test]
     fn b42_what_backends_may_read_in_two_ways_is_no_query() {
@@ -297,15 +310,33 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("x-amz-date", HeaderValue::from_static("1"));
             headers.insert(name, HeaderValue::from_static("1"));
-            signed.cover(&headers)
+            signed.cover(&message(&headers, None))
         };
         assert_eq!(covers("accept"), Ok(()));
         assert_eq!(covers("x-amzn-trace-id"), Ok(()));
         for name in ["x-amz-meta-a", "x_amz_meta-a", "x.amz-date", "content-type"] {
             assert_eq!(covers(name), Err(SigV4Error::Unsigned), "{name}");
         }
-        let hostless = SignedHeaders::parse("x-amz-date").unwrap();
-        assert_eq!(hostless.cover(&HeaderMap::new()), Err(SigV4Error::Unsigned));
+        let (none, hostless) = (HeaderMap::new(), SignedHeaders::parse("x-amz-date"));
+        let covered = hostless.unwrap().cover(&message(&none, None));
+        assert_eq!(covered, Err(SigV4Error::Unsigned));
+    }
+
+    #[test]
+    fn b42_a_handshake_must_be_signed_as_one() {
+        let none = HeaderMap::new();
+        for upgrade in [Upgrade::WebSocket, Upgrade::WebSocketStream] {
+            let tunnel = message(&none, Some(upgrade));
+            for (signed, verdict) in [
+                ("host", Err(SigV4Error::Unsigned)),
+                ("host;sec-websocket-protocol", Err(SigV4Error::Unsigned)),
+                ("host;sec-websocket-version", Ok(())),
+                ("host;sec-websocket-key", Ok(())),
+            ] {
+                let signed = SignedHeaders::parse(signed).unwrap();
+                assert_eq!(signed.cover(&tunnel), verdict, "{signed:?}");
+            }
+        }
     }
 
     #[test]

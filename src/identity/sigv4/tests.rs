@@ -72,6 +72,7 @@ impl Request {
             path: self.target.path(),
             query: self.target.query(),
             headers: &self.headers,
+            upgrade: None,
             now: NOW,
         }
     }

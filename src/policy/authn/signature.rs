@@ -194,7 +194,7 @@ impl Signature {
         let mut wishes: Vec<String> = Vec::new();
         for signer in &self.signers {
             if let Scheme::Http(http) = signer.scheme() {
-                let wish = http.wish(body);
+                let wish = http.wish(body, exchange.upgrade());
                 if !wishes.contains(&wish) {
                     wishes.push(wish);
                 }

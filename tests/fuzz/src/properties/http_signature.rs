@@ -36,6 +36,7 @@ pub fn hold(data: &[u8]) {
         path: target.path(),
         query: target.query(),
         headers: &headers,
+        upgrade: None,
         now: 0,
     };
     for signature in &signatures {

@@ -28,6 +28,7 @@ pub fn hold(data: &[u8]) {
         path: target.path(),
         query: target.query(),
         headers: &headers,
+        upgrade: None,
         now: 0,
     };
     let claim = presented(&message);
