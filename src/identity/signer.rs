@@ -185,9 +185,11 @@ pub fn is_brought(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
     signers.iter().any(|signer| signer.is_brought(message))
 }
 
-/// Whether a link could have brought the signature of a request, which is then no fault of who followed it.
-pub fn may_be_linked(message: &Message<'_>) -> bool {
-    sigv4::credential::in_query(message)
+/// Whether a link could have brought the signature of a request, which is then no fault of who followed it. Where nobody
+/// signs in the query, what stands there excuses nothing.
+pub fn may_be_linked(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
+    let mut families = signers.iter().map(|signer| signer.family());
+    families.any(|family| family == Family::SigV4) && sigv4::credential::in_query(message)
 }
 
 /// Who signed a request, if it brings a signature.

@@ -357,3 +357,18 @@ fn a_webhook_opens_no_tunnel() {
     scene.origin.expect_untouched();
     scene.gate.get_with("/hook", &plain).expect(200);
 }
+
+#[test]
+fn a_word_of_aws_in_the_query_saves_no_forger_of_codes_from_a_ban() {
+    let scene = Scene::of(GITHUB, "[blueprints.ban]\nfailures = 3\n");
+    let forged = format!("sha256={}", "0".repeat(64));
+    let text = delivery(&[("X-Hub-Signature-256", &forged)], BODY);
+    let text = text.replacen("/hook", "/hook?X-Amz-Signature=x", 1);
+    for _ in 0..3 {
+        let response = scene.gate.exchange(&text);
+        scene.expect_refused("forged", &response, "signature");
+    }
+    let problem = scene.gate.exchange(&text).expect(429).problem();
+    assert_eq!(problem["type"], "urn:portcullis:problem:banned");
+    scene.origin.expect_untouched();
+}

@@ -122,7 +122,7 @@ impl Signature {
     /// 400 `invalid-request`, 401 or 403 `signature-invalid`, 503 `overloaded`.
     pub(super) fn identify(&self, exchange: &mut Exchange) -> Identified {
         let message = signer::message(exchange);
-        let counts = !signer::may_be_linked(&message);
+        let counts = !signer::may_be_linked(&self.signers, &message);
         let found = signer::verify(&self.signers, &message);
         let Some(proven) = found.map_err(|error| self.refused((error, counts), exchange))? else {
             return Ok(None);
