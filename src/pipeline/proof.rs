@@ -2,7 +2,8 @@
 //!
 //! Before any byte of the request reaches the backend, and after whatever can be judged without the body. What goes on are
 //! the very bytes that were judged. The bounds on size, pauses and rate of all bodies hold here too, and closer ones on
-//! what is held. In monitor mode a body that cannot be held goes on unjudged.
+//! what is held. In monitor mode a body that cannot be held goes on unjudged. Strangers, of whom only the whole body would show
+//! who they are, have half of the memory, and who of them lets the gate wait until time is up is counted as a guesser.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::{
     identity::signer::is_forged,
     policy::{authn, body_limit::Holding},
     snapshot::Route,
-    state::spool::Room,
+    state::spool::{Full, Room, Sender},
     wire::{
         body::{BodyProgress, ClientBody, Metered},
         halt::{Halt, Reason, Refusal, Stage},
@@ -39,6 +40,20 @@ enum Failure {
     Unproven(Box<Refusal>),
 }
 
+impl Failure {
+    /// What comes of it for a stranger: memory was held until time was up, in the name of nobody.
+    fn of_stranger(self) -> Self {
+        let counted = |mut refusal: Box<Refusal>| {
+            refusal.forged = refusal.reason == Reason::BodyTimeout;
+            refusal
+        };
+        match self {
+            Self::Cut(refusal) => Self::Cut(counted(refusal)),
+            Self::Unproven(refusal) => Self::Unproven(counted(refusal)),
+        }
+    }
+}
+
 /// Has the body prove what it has to, if it has to. It waits in the arrival then, and who asks is known.
 ///
 /// # Errors
@@ -54,10 +69,18 @@ pub async fn prove(route: &Route, record: &mut Record, arrival: &mut Arrival) ->
         caller,
         watched,
     } = *unproven;
-    let judged = match hold(route, record, (arrival, watched)).await {
+    let sender = match caller {
+        Some(_) => Sender::Stranger,
+        None => Sender::Known,
+    };
+    let judged = match hold(route, record, (arrival, watched, sender)).await {
         Ok(held) => check
             .judge(&held)
             .map_err(|error| Failure::Unproven(Box::new(unfit(error, refusal)))),
+        // What only watches bans nobody, and a link is no fault of who followed it.
+        Err(failure) if sender == Sender::Stranger && refusal.forged && !watched => {
+            Err(failure.of_stranger())
+        }
         Err(failure) => Err(failure),
     };
     let Err(failure) = judged else {
@@ -92,7 +115,7 @@ fn unfit(error: BodyError, refusal: Refusal) -> Refusal {
 async fn hold(
     route: &Route,
     record: &mut Record,
-    (arrival, watched): (&mut Arrival, bool),
+    (arrival, watched, sender): (&mut Arrival, bool, Sender),
 ) -> Result<Bytes, Failure> {
     let holding = route.policies.body_limit.holding();
     if declared(record.exchange.headers()).is_some_and(|length| length > holding.bytes) {
@@ -113,7 +136,7 @@ async fn hold(
     let mut heap = Heap {
         metered,
         bytes: Vec::new(),
-        room: room(record),
+        room: room(record, sender),
         holding,
     };
     match heap.fill().await {
@@ -138,10 +161,10 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-fn room(record: &Record) -> Room {
+fn room(record: &Record, sender: Sender) -> Room {
     let most = record.snapshot().server.limits.spool_bytes;
     let spool = &record.worker().survivors.spool;
-    spool.room(record.client(), most)
+    spool.room((record.client(), sender), most)
 }
 
 /// What has come of a body.
@@ -191,7 +214,7 @@ impl Heap {
         let more = needed.max(twice).saturating_sub(capacity);
         self.room
             .grow(u64::try_from(more).unwrap_or(u64::MAX))
-            .map_err(|_| full())?;
+            .map_err(full)?;
         let length = self.bytes.len();
         self.bytes
             .reserve_exact(capacity.saturating_add(more).saturating_sub(length));
@@ -227,9 +250,13 @@ fn too_large() -> Box<Refusal> {
     refusal(Reason::BodyTooLarge, "spool")
 }
 
-/// Other bodies take all the room that there is, or that this client may have.
-fn full() -> Box<Refusal> {
-    let mut refusal = refusal(Reason::Overloaded, "spool");
+/// Other bodies take all the room that there is, or that this client or all strangers may have.
+fn full(full: Full) -> Box<Refusal> {
+    let detail = match full {
+        Full::All | Full::Client => "spool",
+        Full::Strangers => "spool-strangers",
+    };
+    let mut refusal = refusal(Reason::Overloaded, detail);
     let soon = HeaderValue::from_static("1");
     refusal.headers.insert(header::RETRY_AFTER, soon);
     refusal

@@ -126,7 +126,7 @@ static LIMITS: Section = Section {
         Key::new(
             "spool_bytes",
             Kind::Size,
-            "most memory for request bodies that are held until they are whole; one client may have half of it",
+            "most memory for request bodies that are held until they are whole; one client may have half of it, and all whose heads prove nothing",
             "\"64MiB\"",
         ),
         Key::new(

@@ -1,7 +1,8 @@
 //! The memory in which request bodies are held until they are whole: bounded over all requests of the process.
 //!
 //! Bytes are counted as they are taken, so that a length that is only announced takes nothing. No client may have more
-//! than half of it: those who send slowly cannot keep the others out.
+//! than half of it: those who send slowly cannot keep the others out. Nor may all those together of whom nothing is known
+//! before their bodies are whole: from many addresses they could take all of it.
 
 use std::sync::{
     Arc,
@@ -16,6 +17,7 @@ const PARTS: usize = 1024;
 pub struct Spool {
     held: AtomicU64,
     clients: Box<[AtomicU64]>,
+    strangers: AtomicU64,
 }
 
 impl Default for Spool {
@@ -23,14 +25,33 @@ impl Default for Spool {
         Self {
             held: AtomicU64::new(0),
             clients: (0..PARTS).map(|_| AtomicU64::new(0)).collect(),
+            strangers: AtomicU64::new(0),
         }
     }
 }
 
-/// There is no room for more at present.
+/// Who sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Somebody whose head shows who it is.
+    Known,
+    /// Somebody whom nothing but the whole body could show.
+    Stranger,
+}
+
+/// There is no room for more at present: whose bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no room to hold more of request bodies")]
-pub struct Full;
+pub enum Full {
+    /// That of all.
+    #[error("no room to hold more of request bodies")]
+    All,
+    /// That of one client.
+    #[error("no room to hold more request bodies of this client")]
+    Client,
+    /// That of all strangers.
+    #[error("no room to hold more request bodies of strangers")]
+    Strangers,
+}
 
 impl Spool {
     /// Bytes held by all requests.
@@ -39,11 +60,12 @@ impl Spool {
     }
 
     /// Room for one body of this client, empty at first; `most` is the bound over all.
-    pub fn room(self: &Arc<Self>, client: u64, most: u64) -> Room {
+    pub fn room(self: &Arc<Self>, (client, sender): (u64, Sender), most: u64) -> Room {
         let part = client % u64::try_from(PARTS).unwrap_or(1);
         Room {
             spool: Arc::clone(self),
             part: usize::try_from(part).unwrap_or(0),
+            sender,
             most,
             bytes: 0,
         }
@@ -51,12 +73,9 @@ impl Spool {
 }
 
 /// Takes `bytes` of a counter unless it would go over its bound.
-fn take(counter: &AtomicU64, bytes: u64, most: u64) -> Result<(), Full> {
+fn takes(counter: &AtomicU64, bytes: u64, most: u64) -> bool {
     let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= most);
-    counter
-        .fetch_update(Relaxed, Relaxed, more)
-        .map(drop)
-        .map_err(|_| Full)
+    counter.fetch_update(Relaxed, Relaxed, more).is_ok()
 }
 
 /// The room of one body, given back when it is dropped.
@@ -64,6 +83,7 @@ fn take(counter: &AtomicU64, bytes: u64, most: u64) -> Result<(), Full> {
 pub struct Room {
     spool: Arc<Spool>,
     part: usize,
+    sender: Sender,
     most: u64,
     bytes: u64,
 }
@@ -74,23 +94,41 @@ impl Room {
     /// # Errors
     /// [`Full`]; nothing was taken then.
     pub fn grow(&mut self, bytes: u64) -> Result<(), Full> {
-        take(&self.spool.held, bytes, self.most)?;
-        let client = self.spool.clients.get(self.part);
-        if let Some(Err(full)) = client.map(|held| take(held, bytes, self.most.div_ceil(2))) {
-            self.spool.held.fetch_sub(bytes, Relaxed);
-            return Err(full);
+        let half = self.most.div_ceil(2);
+        for (place, (counter, bound)) in self.counters().enumerate() {
+            let most = if bound == Full::All { self.most } else { half };
+            if !takes(counter, bytes, most) {
+                self.give_back(bytes, place);
+                return Err(bound);
+            }
         }
         self.bytes = self.bytes.saturating_add(bytes);
         Ok(())
+    }
+
+    /// All that its bytes are counted in, with the bound that each has.
+    fn counters(&self) -> impl Iterator<Item = (&AtomicU64, Full)> {
+        let stranger = self.sender == Sender::Stranger;
+        let counters = [
+            (Some(&self.spool.held), Full::All),
+            (self.spool.clients.get(self.part), Full::Client),
+            (stranger.then_some(&self.spool.strangers), Full::Strangers),
+        ];
+        let counters = counters.into_iter();
+        counters.filter_map(|(counter, bound)| Some((counter?, bound)))
+    }
+
+    /// Takes bytes out of the first so many of the counters.
+    fn give_back(&self, bytes: u64, counters: usize) {
+        for (counter, _) in self.counters().take(counters) {
+            counter.fetch_sub(bytes, Relaxed);
+        }
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.spool.held.fetch_sub(self.bytes, Relaxed);
-        if let Some(held) = self.spool.clients.get(self.part) {
-            held.fetch_sub(self.bytes, Relaxed);
-        }
+        self.give_back(self.bytes, usize::MAX);
     }
 }
 
@@ -101,18 +139,18 @@ mod tests {
     #[test]
     fn no_client_has_more_than_half_and_all_no_more_than_all() {
         let spool = Arc::new(Spool::default());
-        let mut one = spool.room(1, 100);
+        let mut one = spool.room((1, Sender::Known), 100);
         assert_eq!(one.grow(50), Ok(()));
-        assert_eq!(one.grow(1), Err(Full));
-        let mut other_of_one = spool.room(1, 100);
+        assert_eq!(one.grow(1), Err(Full::Client));
+        let mut other_of_one = spool.room((1, Sender::Known), 100);
         assert_eq!(
             other_of_one.grow(1),
-            Err(Full),
+            Err(Full::Client),
             "the client's, not the body's"
         );
-        let mut two = spool.room(2, 100);
+        let mut two = spool.room((2, Sender::Known), 100);
         assert_eq!(two.grow(50), Ok(()));
-        assert_eq!(spool.room(3, 100).grow(1), Err(Full));
+        assert_eq!(spool.room((3, Sender::Known), 100).grow(1), Err(Full::All));
         assert_eq!(spool.bytes(), 100, "what was refused took nothing");
         drop(one);
         assert_eq!(spool.bytes(), 50);
@@ -122,11 +160,32 @@ mod tests {
     }
 
     #[test]
+    fn all_strangers_have_no_more_than_half_and_leave_the_rest_to_the_known() {
+        let spool = Arc::new(Spool::default());
+        let stranger = |client| spool.room((client, Sender::Stranger), 100);
+        let (mut one, mut two) = (stranger(1), stranger(2));
+        assert_eq!(one.grow(30), Ok(()));
+        assert_eq!(two.grow(20), Ok(()));
+        assert_eq!(two.grow(1), Err(Full::Strangers));
+        assert_eq!(stranger(3).grow(1), Err(Full::Strangers));
+        assert_eq!(spool.bytes(), 50, "what was refused took nothing");
+        let mut known = spool.room((2, Sender::Known), 100);
+        assert_eq!(known.grow(31), Err(Full::Client), "strangers are clients");
+        assert_eq!(known.grow(30), Ok(()));
+        assert_eq!(spool.room((3, Sender::Known), 100).grow(20), Ok(()));
+        drop(one);
+        assert_eq!(stranger(3).grow(30), Ok(()));
+        drop((two, known));
+        assert_eq!(spool.bytes(), 0);
+        assert_eq!(stranger(4).grow(50), Ok(()));
+    }
+
+    #[test]
     fn sums_do_not_wrap() {
         let spool = Arc::new(Spool::default());
-        let mut room = spool.room(u64::MAX, u64::MAX);
+        let mut room = spool.room((u64::MAX, Sender::Known), u64::MAX);
         assert_eq!(room.grow(10), Ok(()));
-        assert_eq!(room.grow(u64::MAX), Err(Full));
+        assert_eq!(room.grow(u64::MAX), Err(Full::All));
         assert_eq!(spool.bytes(), 10);
     }
 }

@@ -197,3 +197,98 @@ fn a_backend_that_answers_early_is_not_sent_the_next_request_into_the_body() {
         request.over(&mut client).expect(200);
     }
 }
+
+/// Two signers behind a proxy that names the clients: what `robot` signs shows who it is with its body alone, what `store`
+/// signs has the hash of the body in its head.
+fn gate_for_many(origin: &Origin, (limits, sections): (&str, &str)) -> Running {
+    let signer = |name: &str, id: &str, service: &str| {
+        format!(
+            "[signers.{name}]\nscheme = \"sigv4\"\nkey_id = \"{id}\"\nsecret = {{ env = \"ROBOT\" }}\n\
+             region = \"eu-central-1\"\nservice = \"{service}\"\n"
+        )
+    };
+    Gate::before(origin)
+        .environment("ROBOT", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+        .server(&format!(
+            "trusted_proxies = [\"127.0.0.0/8\"]\n[server.limits]\n{limits}"
+        ))
+        .with(&signer("robot", "AKIDEXAMPLE", "execute-api"))
+        .with(&signer("store", "AKIDSTORE", "s3"))
+        .with(&signed_for("", sections))
+        .start()
+}
+
+fn from(client: &str, request: &Signed) -> Signed {
+    request.clone().add("X-Forwarded-For", client)
+}
+
+#[test]
+fn strangers_take_no_more_than_half_of_the_room() {
+    let origin = Origin::echo();
+    let limits = (
+        "spool_bytes = \"128KiB\"",
+        "[blueprints.body]\nspool = \"32KiB\"",
+    );
+    let gate = gate_for_many(&origin, limits);
+    let stranger = signed(32 * KIB);
+    let proven = draft("POST", "/upload", b"")
+        .of_store()
+        .with("length", 32 * KIB)
+        .sign();
+    let all_but_one = 32 * KIB - 1;
+    // Two clients whose heads prove nothing, each within the half that one client may have.
+    let mut waiting = Vec::new();
+    for (client, taken) in [("10.0.0.1", 32_767.0), ("10.0.0.2", 65_534.0)] {
+        waiting.push(begin(&gate, &from(client, &stranger), all_but_one));
+        gate.proxy
+            .await_metric("portcullis_spool_bytes", &[], taken);
+    }
+    let refused = from("10.0.0.3", &stranger).to(&gate);
+    let problem = refused.expect(503).problem();
+    assert_eq!(problem["type"], "urn:portcullis:problem:overloaded");
+    assert!(refused.header("retry-after").is_some());
+    let line = gate
+        .proxy
+        .await_access("the refusal", |line| line["reason"] == "overloaded");
+    assert_eq!(line["detail"], "spool-strangers", "{line}");
+    origin.expect_untouched();
+    // Who has shown who he is still finds room; few addresses share a part of it.
+    let finds_room = |client: &&str| from(client, &proven).to(&gate).status == 200;
+    assert!(["10.0.1.1", "10.0.1.2", "10.0.1.3"].iter().any(finds_room));
+    waiting[0]
+        .send(&stranger.body[all_but_one..])
+        .response()
+        .expect(200);
+    // What they gave back is theirs again.
+    eventually("room for strangers", || {
+        (from("10.0.0.3", &stranger).to(&gate).status == 200).then_some(())
+    });
+}
+
+#[test]
+fn strangers_who_let_the_gate_wait_are_banned() {
+    for (limits, body) in [
+        ("", "spool_time = \"1s\""),
+        ("body_idle = \"1s\"", "spool_time = \"30s\""),
+    ] {
+        let origin = Origin::echo();
+        let sections = format!("[blueprints.body]\n{body}\n[blueprints.ban]\nfailures = 2\n");
+        let gate = gate_for_many(&origin, (limits, &sections));
+        let stranger = signed(10 * KIB);
+        let proven = draft("POST", "/upload", b"")
+            .of_store()
+            .with("length", 10 * KIB)
+            .sign();
+        let slow = |client: &str, request: &Signed| begin(&gate, &from(client, request), 5 * KIB);
+        let slow: Vec<Client> = (0..2)
+            .flat_map(|_| [slow("10.0.0.1", &stranger), slow("10.0.0.2", &proven)])
+            .collect();
+        for mut client in slow {
+            client.response().expect(408);
+        }
+        let banned = from("10.0.0.1", &stranger).to(&gate).expect(429).problem();
+        assert_eq!(banned["type"], "urn:portcullis:problem:banned", "{body}");
+        from("10.0.0.2", &proven).to(&gate).expect(200);
+        from("10.0.0.3", &stranger).to(&gate).expect(200);
+    }
+}
