@@ -604,3 +604,34 @@ fn b42_a_signed_get_is_no_handshake_of_a_websocket() {
         assert_eq!(head.all("upgrade"), ["websocket"]);
     }
 }
+
+#[test]
+fn b42_a_sign_in_a_path_of_a_store_is_not_its_escape() {
+    let origin = Origin::echo();
+    let start = |profile: &str| {
+        Gate::before(&origin)
+            .environment("ROBOT", SECRET)
+            .upstream(&format!("profile = \"{profile}\""))
+            .with(SIGNERS)
+            .with(&signed_for("", ""))
+            .start()
+    };
+    for (profile, escaped, raw) in [
+        ("servlet", "/bucket/a%3Badmin", "/bucket/a;admin"),
+        ("iis", "/bucket/a%5Cadmin", "/bucket/a\\admin"),
+        ("php", "/bucket/a%2Badmin", "/bucket/a+admin"),
+    ] {
+        let gate = start(profile);
+        let mut request = draft("GET", escaped, b"").of_store().sign();
+        raw.clone_into(&mut request.target);
+        expect_invalid(&gate, &request.to(&gate), "path");
+        origin.expect_untouched();
+    }
+    // Where escapes are escaped once more, the two are signed apart.
+    let gate = start("php");
+    let request = draft("GET", "/a%2Bb", b"").sign();
+    let mut raw = request.clone();
+    "/a+b".clone_into(&mut raw.target);
+    expect_invalid(&gate, &raw.to(&gate), "signature");
+    request.to(&gate).expect(200);
+}

@@ -1,7 +1,8 @@
 //! The canonical request of AWS Signature Version 4: the one text that a request and its signature agree on.
 //!
 //! Made of the judged form of a request and of nothing else, so what is verified is what is forwarded. What this form
-//! would make equal although backends may read it in two ways is refused: `+` and `;` in a query, empty parameters.
+//! would make equal although backends may read it in two ways is refused: `+` and `;` in a query, empty parameters, and in a
+//! path whose escapes are kept a raw `;`, `\` or `+`.
 
 use http::HeaderName;
 
@@ -76,7 +77,7 @@ fn is_of_amz(name: &str) -> bool {
 /// The canonical request up to the hash of the body, which is its last line.
 ///
 /// # Errors
-/// A signed field that is not there; a query that is ambiguous.
+/// A signed field that is not there; a path or a query that is ambiguous.
 pub fn canonical(
     message: &Message<'_>,
     signed: &SignedHeaders<'_>,
@@ -86,7 +87,7 @@ pub fn canonical(
     let mut out = Vec::with_capacity(512);
     for line in [
         message.method.as_str(),
-        &path(message.path, style.double_encode),
+        &path(message.path, style.double_encode)?,
         &query,
     ] {
         out.extend_from_slice(line.as_bytes());
@@ -133,17 +134,22 @@ fn push_trimmed(value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The path: each byte but unreserved ones and `/` escaped. Escapes in it are escaped once more, or kept as they are.
-pub fn path(path: &str, double_encode: bool) -> String {
+///
+/// # Errors
+/// [`SigV4Error::Path`] where escapes are kept, for a sign of which backends make something else than of its escape.
+pub fn path(path: &str, double_encode: bool) -> Result<String, SigV4Error> {
     let mut out = String::with_capacity(path.len() + 16);
     for byte in path.bytes() {
         match byte {
             b'/' => out.push('/'),
             // The judged form has well-formed escapes only, in upper case, and none of unreserved characters.
             b'%' if !double_encode => out.push('%'),
+            // The start of parameters to some, a slash or a space to others; clients that sign so send the escape.
+            b';' | b'\\' | b'+' if !double_encode => return Err(SigV4Error::Path),
             _ => push_encoded(byte, &mut out),
         }
     }
-    out
+    Ok(out)
 }
 
 /// The query: each name and value decoded, escaped anew, and all of them in order.
@@ -268,6 +274,7 @@ mod tests {
 
     #[test]
     fn paths_are_escaped_once_or_twice() {
+        let path = |text, double_encode| path(text, double_encode).expect("a path");
         assert_eq!(path("/a%20b/c=d~", true), "/a%2520b/c%3Dd~");
         assert_eq!(path("/a%20b/c=d~", false), "/a%20b/c%3Dd~");
         assert_eq!(path("/a%2Fb", false), "/a%2Fb", "not the path /a/b");
@@ -280,6 +287,17 @@ mod tests {
             path("/functions/arn%3Aaws%3Alambda", true),
             "/functions/arn%253Aaws%253Alambda"
         );
+    }
+
+    #[test]
+    fn b42_a_sign_that_is_signed_like_its_escape_is_no_path() {
+        for (raw, escaped) in [(";", "%3B"), ("\\", "%5C"), ("+", "%2B")] {
+            let (raw, escaped) = (format!("/a{raw}b"), format!("/a{escaped}b"));
+            assert_eq!(path(&raw, false), Err(SigV4Error::Path), "{raw}");
+            assert_eq!(path(&escaped, false).as_deref(), Ok(&*escaped));
+            assert_eq!(path(&raw, true).as_deref(), Ok(&*escaped));
+            assert_ne!(path(&escaped, true), path(&raw, true), "{raw}");
+        }
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub enum SigV4Error {
     /// A signed field is not there.
     #[error("a signed field that is missing")]
     Absent,
+    /// A path with a sign that was signed as its escape would be, and that backends may read in another way.
+    #[error("an ambiguous path")]
+    Path,
     /// A query that could be read in two ways.
     #[error("an ambiguous query")]
     Query,
@@ -91,6 +94,7 @@ impl SigV4Error {
             Self::SignedHeaders => "signed-headers",
             Self::Unsigned => "unsigned-header",
             Self::Absent => "signed-header-missing",
+            Self::Path => "path",
             Self::Query => "query",
             Self::QueryOrder => "query-order",
             Self::UnsignedPayload => "unsigned-payload",
