@@ -25,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Signer {
     name: Box<str>,
+    place: Box<str>,
     principal: Arc<Principal>,
     scheme: Scheme,
 }
@@ -109,10 +110,11 @@ pub fn is_forged(code: &str) -> bool {
 }
 
 impl Signer {
-    /// A signer by its name in the file, with whom it stands for.
-    pub fn new(name: &str, principal: Principal, scheme: Scheme) -> Self {
+    /// A signer by its name in the file and its place there, with whom it stands for.
+    pub fn new((name, place): (&str, Box<str>), principal: Principal, scheme: Scheme) -> Self {
         Self {
             name: name.into(),
+            place,
             principal: Arc::new(principal),
             scheme,
         }
@@ -121,6 +123,11 @@ impl Signer {
     /// Its name in the file.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its place in the file, such as `gate.toml:12`.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// The kind of its signatures.

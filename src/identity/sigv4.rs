@@ -152,6 +152,15 @@ impl SigV4 {
         &self.rules.key_id
     }
 
+    /// Whether one signature could be of either.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let of = |key: &Self| {
+            let rules = &key.rules;
+            [&rules.key_id, &rules.region, &rules.service].map(Box::clone)
+        };
+        of(self) == of(other)
+    }
+
     /// Whether the claim names the region and the service of this key.
     pub fn is_meant_by(&self, scope: &Scope) -> bool {
         *self.rules.region == *scope.region && *self.rules.service == *scope.service

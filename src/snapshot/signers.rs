@@ -51,8 +51,11 @@ pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Signers {
             survivors,
             replays: &mut replays,
         };
-        let signer = scheme(making, &reader)
-            .map(|scheme| Arc::new(Signer::new(name, principal(name, &reader), scheme)));
+        let place = reader.stated_at();
+        let signer = scheme(making, &reader).map(|scheme| {
+            let principal = principal(name, &reader);
+            Arc::new(Signer::new((name, place), principal, scheme))
+        });
         book.insert(name.to_owned(), signer);
     }
     Signers { book, replays }

@@ -635,3 +635,36 @@ fn b42_a_sign_in_a_path_of_a_store_is_not_its_escape() {
     expect_invalid(&gate, &raw.to(&gate), "signature");
     request.to(&gate).expect(200);
 }
+
+#[test]
+fn b42_two_signers_of_one_key_are_an_error_of_the_file() {
+    let origin = Origin::echo();
+    let check = |region: &str| {
+        let twin = SIGNERS.replace("[signers.robot]", "[signers.twin]");
+        let twin = twin.split("[signers.store]").next().expect("the first");
+        let twin = twin.replace("eu-central-1", region);
+        let both = signed_for("", "").replace("\"store\"", "\"twin\"");
+        let gate = Gate::before(&origin);
+        let gate = gate.with(SIGNERS).with(&twin).with(&both);
+        let file = gate.write();
+        let text = std::fs::read_to_string(&file).expect("the file");
+        let mut command = crate::harness::proxy::portcullis();
+        command.args(["check", "-c"]).arg(&file).env("ROBOT", SECRET);
+        let output = command.output().expect("the program runs");
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), told, text)
+    };
+    let (code, told, text) = check("eu-central-1");
+    assert_eq!(code, Some(2), "{told}");
+    for name in ["robot", "twin"] {
+        let section = format!("[signers.{name}]");
+        let line = text.lines().position(|line| line == section);
+        let line = line.expect("a section") + 1;
+        let beside = format!("gate.toml:{line})");
+        let named = told.split(&format!("`{name}` (")).nth(1).expect("its name");
+        let place = named.split_inclusive(')').next().unwrap_or_default();
+        assert!(place.ends_with(&beside), "{place} for {beside}: {told}");
+    }
+    let (code, told, _) = check("eu-central-2");
+    assert_eq!(code, Some(0), "{told}");
+}

@@ -71,6 +71,7 @@ fn known(signers: &SignerBook) -> String {
 fn told_apart(others: &[Arc<Signer>], signer: &Signer, reader: &Reader<'_>) {
     let twin = others.iter().find_map(|other| {
         let shared = match (other.scheme(), signer.scheme()) {
+            (Scheme::SigV4(a), Scheme::SigV4(b)) if a.is_alike(b) => "key id, region and service",
             (Scheme::Http(a), Scheme::Http(b)) if a.is_alike(b) => "key id",
             (Scheme::Webhook(a), Scheme::Webhook(b)) if a.field() == b.field() => "field",
             _ => return None,
@@ -78,11 +79,12 @@ fn told_apart(others: &[Arc<Signer>], signer: &Signer, reader: &Reader<'_>) {
         Some((other, shared))
     });
     if let Some((twin, shared)) = twin {
-        let (one, other) = (twin.name(), signer.name());
+        let named = |signer: &Signer| format!("`{}` ({})", signer.name(), signer.place());
+        let (one, other) = (named(twin), named(signer));
         reader.error(
             "signers",
             format!(
-                "signatures of `{one}` and `{other}` cannot be told apart: they have one {shared}"
+                "signatures of {one} and {other} cannot be told apart: they have one {shared}"
             ),
             Some("name one of them, which may have several keys".into()),
         );
