@@ -157,7 +157,7 @@ pub fn outgoing<B>(route: &Route, exchange: &mut Exchange, body: B) -> Request<B
     }
     let mut request = Request::new(body);
     *request.method_mut() = exchange.method().clone();
-    *request.uri_mut() = Uri::from(exchange.target().path_and_query().clone());
+    *request.uri_mut() = Uri::from(route.policies.authn.forwarded(exchange.target()));
     *request.version_mut() = match protocol {
         Protocol::Http1 => Version::HTTP_11,
         Protocol::Http2 => Version::HTTP_2,

@@ -17,7 +17,7 @@ mod signature;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::{HeaderMap, HeaderName, header, response::Parts};
+use http::{HeaderMap, HeaderName, header, response::Parts, uri::PathAndQuery};
 
 pub use self::{
     api_key::KeyBook,
@@ -44,6 +44,7 @@ use crate::{
     wire::{
         halt::{Halt, Reason, Refusal, Stage},
         names,
+        path::Target,
     },
 };
 
@@ -88,6 +89,8 @@ pub struct Required {
     means: Box<[Means]>,
     /// Fields that carry credentials, which the backend does not see.
     concealed: Vec<HeaderName>,
+    /// Whether the query may hold credentials, which the backend does not see either.
+    conceals_query: bool,
     /// The one that carries API keys; backends read others of nearly that name as it.
     key_header: Option<HeaderName>,
     /// What gives callers the nonce for their next proof, where an issuer asks for nonces.
@@ -230,6 +233,16 @@ impl Authn {
         }
     }
 
+    /// The target as the backend sees it: what was judged, but for credentials in the query, by which nothing was decided
+    /// but who asks.
+    pub fn forwarded(&self, target: &Target) -> PathAndQuery {
+        let concealed = match self {
+            Self::Required(required) if required.conceals_query => signature::concealed(target),
+            Self::Required(_) | Self::Public(_) => None,
+        };
+        concealed.unwrap_or_else(|| target.path_and_query().clone())
+    }
+
     /// Tells the backend the certificate of the client where the file says so. What a client sends under that name is gone
     /// before.
     pub fn introduce(&self, exchange: &Exchange, headers: &mut HeaderMap) {
@@ -287,9 +300,11 @@ pub fn compile(levels: &Reader<'_>, books: &Books) -> Authn {
     };
     let possession = means.iter().find_map(Means::possession);
     let concealed = concealed(&require, &reader, (books, possession));
+    let signed = require.iter().any(|word| word == "signature") && !concealed.is_empty();
     Authn::Required(Required {
         key_header: key_header.as_ref().map(|header| header.name.clone()),
         concealed,
+        conceals_query: signed && signature::may_be_in_query(&reader, books),
         nonces: possession.and_then(Possession::nonces).cloned(),
         forward_certificate: forward_certificate(&reader, books),
         means,

@@ -346,7 +346,8 @@ fn b42_presigned_requests_pass_until_they_expire() {
     origin.expect_untouched();
     let gate = gate_with(&origin, ("presigned = true", "", ""));
     signed[0].to(&gate).expect(200);
-    assert_eq!(origin.only_request().head.target(), signed[0].target);
+    let target = origin.only_request().head.target().to_owned();
+    assert_eq!(target, "/report?year=2026");
     expect_invalid(&gate, &signed[1].to(&gate), "expired");
     expect_invalid(&gate, &signed[2].to(&gate), "presigned");
     expect_invalid(&gate, &signed[3].to(&gate), "date");
@@ -637,6 +638,50 @@ fn b42_a_sign_in_a_path_of_a_store_is_not_its_escape() {
 }
 
 #[test]
+fn b42_a_presigned_signature_stays_here() {
+    let origin = Origin::echo();
+    let presigned = |target: &str| draft("GET", target, b"").with("way", "query").sign();
+    let others = "/report?z=%7e&year=2026&q=a%2fb&empty=&x-amz-date=lower";
+    let request = {
+        let mut request = presigned(others);
+        // The signer writes the query in a form of its own, which says the same.
+        let (_, credentials) = request.target.split_once("&X-Amz-").expect("behind it");
+        request.target = format!("{others}&X-Amz-{credentials}");
+        request
+    };
+    let bare = presigned("/bare");
+    let signed = draft("GET", "/dated?X-Amz-Date=of-its-own&n=1", b"").sign();
+    let gate = gate_with(&origin, ("presigned = true", "", ""));
+    request.to(&gate).expect(200);
+    assert_eq!(origin.last_request().head.target(), others);
+    let shuffled = {
+        let mut shuffled = request.clone();
+        let (path, query) = request.target.split_once('?').expect("a query");
+        let mut pairs: Vec<&str> = query.split('&').collect();
+        pairs.rotate_left(3);
+        shuffled.target = format!("{path}?{}", pairs.join("&")).replace("X-Amz-Sig", "X%2DAmz-Sig");
+        shuffled
+    };
+    shuffled.to(&gate).expect(200);
+    let target = origin.last_request().head.target().to_owned();
+    assert_eq!(
+        target,
+        "/report?empty=&x-amz-date=lower&z=%7e&year=2026&q=a%2fb"
+    );
+    bare.to(&gate).expect(200);
+    assert_eq!(origin.last_request().head.target(), "/bare");
+    // Without a signature in the query a parameter of that name is one of any.
+    signed.to(&gate).expect(200);
+    assert_eq!(origin.last_request().head.target(), signed.target);
+    let forwarding = gate_with(&origin, ("presigned = true", "forward_token = true", ""));
+    request.to(&forwarding).expect(200);
+    assert_eq!(origin.last_request().head.target(), request.target);
+    let watching = gate_with(&origin, ("presigned = true", "mode = \"monitor\"", ""));
+    request.to(&watching).expect(200);
+    assert_eq!(origin.last_request().head.target(), others);
+}
+
+#[test]
 fn b42_two_signers_of_one_key_are_an_error_of_the_file() {
     let origin = Origin::echo();
     let check = |region: &str| {
@@ -649,7 +694,10 @@ fn b42_two_signers_of_one_key_are_an_error_of_the_file() {
         let file = gate.write();
         let text = std::fs::read_to_string(&file).expect("the file");
         let mut command = crate::harness::proxy::portcullis();
-        command.args(["check", "-c"]).arg(&file).env("ROBOT", SECRET);
+        command
+            .args(["check", "-c"])
+            .arg(&file)
+            .env("ROBOT", SECRET);
         let output = command.output().expect("the program runs");
         let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         (output.status.code(), told, text)

@@ -62,10 +62,26 @@ fn in_header(message: &Message<'_>) -> bool {
 
 /// Whether a signature stands in the query, where any link can put one.
 pub fn in_query(message: &Message<'_>) -> bool {
-    let query = message.query.unwrap_or_default();
-    query
-        .split('&')
-        .any(|pair| decoded(name_of(pair)).as_deref() == Some(SIGNATURE))
+    has_signature(message.query.unwrap_or_default())
+}
+
+fn has_signature(query: &str) -> bool {
+    let mut names = query.split('&').map(name_of);
+    names.any(|name| decoded(name).as_deref() == Some(SIGNATURE))
+}
+
+/// A query without the seven parameters of a presigned request, if it is the query of one. The others stay as they came.
+pub fn concealed(query: &str) -> Option<String> {
+    if !has_signature(query) {
+        return None;
+    }
+    let mut parameters = Parameters::default();
+    let mut is_other = |pair: &&str| {
+        let name = decoded(name_of(pair));
+        name.is_none_or(|name| parameters.place(&name).is_none())
+    };
+    let others: Vec<&str> = query.split('&').filter(|pair| is_other(pair)).collect();
+    Some(others.join("&"))
 }
 
 fn name_of(pair: &str) -> &str {
@@ -222,4 +238,31 @@ fn decoded(text: &str) -> Option<String> {
         }
     }
     String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::concealed;
+
+    #[test]
+    fn b42_the_parameters_of_a_presigned_request_are_taken_out_and_no_others() {
+        let all = "X-Amz-Algorithm=1&X-Amz-Credential=2&X-Amz-Date=3&X-Amz-Expires=4&X-Amz-SignedHeaders=5\
+                   &X-Amz-Security-Token=6&X-Amz-Signature=7";
+        let mixed = format!("b=%7e+&{all}&a=1=2&&x-amz-date=8&%ff=9");
+        for (query, kept) in [
+            (all, Some("")),
+            (&*mixed, Some("b=%7e+&a=1=2&&x-amz-date=8&%ff=9")),
+            ("a&X%2DAmz-%53ignature=7&X-Amz-Dat%65=3", Some("a")),
+            (
+                "X-Amz-Signature&X-Amz-Signature=2&X-Amz-Signatures=3",
+                Some("X-Amz-Signatures=3"),
+            ),
+            ("X-Amz-Date=3&a=1", None),
+            ("a=X-Amz-Signature", None),
+            ("x-amz-signature=7", None),
+            ("", None),
+        ] {
+            assert_eq!(concealed(query).as_deref(), kept, "{query}");
+        }
+    }
 }

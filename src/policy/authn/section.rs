@@ -53,7 +53,7 @@ pub static SECTION: Section = Section {
         Key::new(
             "forward_token",
             Kind::Bool,
-            "pass the credentials on to the backend: the Authorization header, and that of the API key",
+            "pass the credentials on to the backend: the Authorization header, that of the API key, fields and query parameters of signatures",
             "false",
         ),
         Key::new(

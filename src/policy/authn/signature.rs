@@ -5,14 +5,21 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
 
 use super::{Books, Identified, refusal};
 use crate::{
     config::{OneOrMany, Reader},
     exchange::{Exchange, body_check::Unproven},
-    identity::signer::{self, Family, Open, Scheme, SignatureError, Signer},
-    wire::halt::{Reason, Refusal},
+    identity::{
+        signer::{self, Family, Open, Scheme, SignatureError, Signer},
+        sigv4::credential,
+    },
+    wire::{
+        halt::{Reason, Refusal},
+        path::Target,
+    },
 };
 
 const ACCEPT_SIGNATURE: HeaderName = HeaderName::from_static("accept-signature");
@@ -83,9 +90,7 @@ fn told_apart(others: &[Arc<Signer>], signer: &Signer, reader: &Reader<'_>) {
         let (one, other) = (named(twin), named(signer));
         reader.error(
             "signers",
-            format!(
-                "signatures of {one} and {other} cannot be told apart: they have one {shared}"
-            ),
+            format!("signatures of {one} and {other} cannot be told apart: they have one {shared}"),
             Some("name one of them, which may have several keys".into()),
         );
     }
@@ -93,13 +98,32 @@ fn told_apart(others: &[Arc<Signer>], signer: &Signer, reader: &Reader<'_>) {
 
 /// Fields that carry such credentials, which the backend does not see.
 pub(super) fn credentials(reader: &Reader<'_>, books: &Books) -> Vec<HeaderName> {
+    let signers = named(reader, books).into_iter();
+    signers.flat_map(Signer::credentials).collect()
+}
+
+/// Whether such credentials may stand in the query, too.
+pub(super) fn may_be_in_query(reader: &Reader<'_>, books: &Books) -> bool {
+    let mut signers = named(reader, books).into_iter();
+    signers.any(|signer| signer.family() == Family::SigV4)
+}
+
+fn named<'a>(reader: &Reader<'_>, books: &'a Books) -> Vec<&'a Signer> {
     let names = reader.get::<OneOrMany<String>>("signers");
     let names = names.map(|names| names.0).unwrap_or_default();
     let signers = names.iter().filter_map(|name| books.signers.get(name));
-    signers
-        .flatten()
-        .flat_map(|signer| signer.credentials())
-        .collect()
+    signers.flatten().map(|signer| &**signer).collect()
+}
+
+/// A target without the credentials in its query; `None` where there are none. Whatever else stands there is as it came.
+pub(super) fn concealed(target: &Target) -> Option<PathAndQuery> {
+    let others = credential::concealed(target.query()?)?;
+    let text = match others.as_str() {
+        "" => target.path().to_owned(),
+        others => [target.path(), "?", others].concat(),
+    };
+    let left = PathAndQuery::from_maybe_shared(Bytes::from(text));
+    Some(left.expect("whole parts of a target make a target"))
 }
 
 impl Signature {
