@@ -21,6 +21,9 @@ const USUAL: Duration = Duration::from_mins(5);
 const LONG: Duration = Duration::from_mins(15);
 /// How long the others are remembered.
 const REMEMBERED: Duration = Duration::from_hours(24);
+/// Seconds for which all are remembered beyond their end: other requests, which come later, have things forgotten by a later
+/// clock, and the end of a held body takes the time that it takes.
+const GRACE: u64 = 60;
 
 /// The age in seconds, and what counts once. `counted`: what the scheme has of that.
 pub(super) fn compile(
@@ -68,7 +71,8 @@ fn once(
         // is judged by the clock of its arrival.
         seconds: seconds
             .saturating_add(SKEW)
-            .saturating_add(LONGEST_HOLD.as_secs()),
+            .saturating_add(LONGEST_HOLD.as_secs())
+            .saturating_add(GRACE),
     };
     // A store of other bounds is another one, and forgets: a request from before could be sent again for `max_age`.
     let store = making
