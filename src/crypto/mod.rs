@@ -1,4 +1,4 @@
-//! Random bytes, hashes, authentication codes, secrets and signing keys, and what certificates say.
+//! Random bytes, hashes, authentication codes, sealed values, secrets and signing keys, and what certificates say.
 
 pub mod certificate;
 pub mod digest;
@@ -6,6 +6,7 @@ pub mod hex;
 pub mod mac;
 pub mod distinguished_name;
 pub mod rng;
+pub mod seal;
 pub mod secret;
 pub mod signing;
 pub mod trust;
