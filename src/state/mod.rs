@@ -1,4 +1,5 @@
-//! What survives a reload: limiters, bans, key sets, verified tokens, room for bodies, and what must not be shown twice.
+//! What survives a reload: limiters, bans, key sets, verified tokens, sessions, room for bodies, and what must not be shown
+//! twice.
 
 pub mod bans;
 pub mod clock;
@@ -8,5 +9,7 @@ pub mod load;
 pub mod nonces;
 pub mod registry;
 pub mod replay;
+pub mod sessions;
 pub mod spool;
 pub mod tokens;
+pub mod tries;
