@@ -4,7 +4,7 @@
 //! added, never taken away or reordered. It seals nothing, keeps no jar and decodes no value.
 
 use bytes::{BufMut, BytesMut};
-use http::header::COOKIE;
+use http::header::{COOKIE, Entry};
 use http::{HeaderMap, HeaderValue};
 
 use super::forwarded::Scheme;
@@ -192,6 +192,48 @@ pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
         })
 }
 
+/// Takes every cookie of this name out of a request; the others stay as they are.
+pub fn remove(headers: &mut HeaderMap, name: &str) {
+    let Entry::Occupied(fields) = headers.entry(COOKIE) else {
+        return;
+    };
+    let is_it = |pair: &&[u8]| name_of(pair).is_some_and(|found| found == name.as_bytes());
+    let has_it = |value: &HeaderValue| {
+        value
+            .as_bytes()
+            .split(|&byte| byte == b';')
+            .any(|pair| is_it(&pair))
+    };
+    if !fields.iter().any(has_it) {
+        return;
+    }
+    let (_, values) = fields.remove_entry_mult();
+    let kept: Vec<HeaderValue> = values.filter_map(|value| without(&value, is_it)).collect();
+    for value in kept {
+        headers.append(COOKIE, value);
+    }
+}
+
+/// The cookies of one field but for some; `None` where nothing is left.
+fn without(value: &HeaderValue, is_it: impl Fn(&&[u8]) -> bool) -> Option<HeaderValue> {
+    let pairs = value.as_bytes().split(|&byte| byte == b';');
+    let left: Vec<&[u8]> = pairs
+        .filter(|pair| !is_it(pair))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    let left = left.join(b"; ".as_slice());
+    // Parts of a header value joined by two plain bytes are a header value.
+    HeaderValue::from_bytes(&left)
+        .ok()
+        .filter(|left| !left.is_empty())
+}
+
+/// The name of the cookie that a `Set-Cookie` field sets, if it has one.
+pub fn name_set(value: &HeaderValue) -> Option<&[u8]> {
+    let pair = value.as_bytes().split(|&byte| byte == b';').next();
+    name_of(pair.unwrap_or_default())
+}
+
 /// Joins several `Cookie` fields, as HTTP/2 sends them, into the one that HTTP/1.1 allows (RFC 9113 §8.2.3).
 pub fn join_crumbs(headers: &mut HeaderMap) {
     let crumbs = headers.get_all(COOKIE);
@@ -218,7 +260,10 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
-    use super::{Attribute, CookieRules, Hardened, SameSite, Scheme, harden, join_crumbs, pairs};
+    use super::{
+        Attribute, CookieRules, Hardened, SameSite, Scheme, harden, join_crumbs, name_set, pairs,
+        remove,
+    };
 
     fn rules() -> CookieRules {
         CookieRules {
@@ -236,6 +281,30 @@ mod tests {
             Hardened::Changed(value) => value.to_str().expect("ASCII").to_owned(),
             Hardened::Malformed => "malformed".to_owned(),
         }
+    }
+
+    #[test]
+    fn a_cookie_is_taken_out_and_the_others_stay() {
+        for (sent, left) in [
+            (&["a=1; g=x; b=2"][..], &["a=1; b=2"][..]),
+            (&["g=x"], &[]),
+            (&["g=x", "a=1", "g=y; g=z;b=2"], &["a=1", "b=2"]),
+            (&["a=1;b=2;  c"], &["a=1;b=2;  c"]),
+            (&[" g =x; a=\"g=1\""], &["a=\"g=1\""]),
+            (&["G=x; gg=1; g"], &["G=x; gg=1; g"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in sent {
+                headers.append(COOKIE, HeaderValue::from_str(value).unwrap());
+            }
+            remove(&mut headers, "g");
+            let found: Vec<_> = headers.get_all(COOKIE).iter().collect();
+            assert_eq!(found, left, "{sent:?}");
+        }
+        let set =
+            |text: &'static str| name_set(&HeaderValue::from_static(text)).map(<[u8]>::to_vec);
+        assert_eq!(set(" g = x; Path=/"), Some(b"g".to_vec()));
+        assert_eq!(set("nothing"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod cookie;
 pub mod fetch_metadata;
+pub mod form;
 pub mod forwarded;
 pub mod grpc;
 pub mod halt;
@@ -12,6 +13,7 @@ pub mod host;
 pub mod http2;
 pub mod interim;
 pub mod names;
+pub mod own_space;
 pub mod path;
 pub mod profile;
 pub mod sfv;
