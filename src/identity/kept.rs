@@ -4,16 +4,14 @@
 //! one that belongs to another issuer or place of keys, or was fetched under other certificates than those of now. Its age is
 //! counted from the fetch, not from the start.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::claims::{self, parse_object};
 use super::fetch::MAX_BODY;
+use super::whole_file::{self, OTHERS_READ, ReadError};
 use crate::crypto::digest::Sha256;
 use crate::crypto::hex;
 
@@ -73,32 +71,7 @@ pub(super) fn save(path: &Path, origin: &Origin, keys: &[u8], now: u64) -> std::
         "fetched": now,
         "keys": String::from_utf8_lossy(keys),
     });
-    let fresh = beside(path);
-    // Left behind by a process of the same number that was killed in between.
-    let _ = std::fs::remove_file(&fresh);
-    let written =
-        write(&fresh, document.to_string().as_bytes()).and_then(|()| std::fs::rename(&fresh, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&fresh);
-    }
-    written
-}
-
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// A name in the same folder that no other process writes to.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    path.with_file_name(name)
+    whole_file::write(path, document.to_string().as_bytes())
 }
 
 /// The kept key set and the Unix second at which it was fetched.
@@ -136,24 +109,14 @@ pub(super) fn load(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeptError> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(KeptError::Missing);
-        }
-        opened => opened?,
-    };
-    // Of the file that was opened, which nobody can exchange any more.
-    let about = file.metadata()?;
-    let owner = [0, rustix::process::geteuid().as_raw()];
-    if !about.is_file() || !owner.contains(&about.uid()) || about.mode() & 0o022 != 0 {
-        return Err(KeptError::Unsafe);
-    }
     // A string in JSON takes up to six times the room of what it says.
     let most = MAX_BODY.saturating_mul(6).saturating_add(4096);
-    let most = u64::try_from(most).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    whole_file::read(path, most, OTHERS_READ).map_err(|error| match error {
+        ReadError::Missing => KeptError::Missing,
+        ReadError::File(error) => KeptError::File(error),
+        ReadError::Unsafe => KeptError::Unsafe,
+        ReadError::TooLarge => KeptError::Malformed,
+    })
 }
 
 #[cfg(test)]
@@ -270,8 +233,7 @@ mod tests {
     }
 
     fn write_anew(path: &Path, text: &str) {
-        let _ = std::fs::remove_file(path);
-        write(path, text.as_bytes()).unwrap();
+        whole_file::write(path, text.as_bytes()).unwrap();
     }
 
     #[test]

@@ -1,0 +1,292 @@
+//! Accounts: what somebody whom the gate has identified has enrolled as a second factor. A folder, a file for each.
+//!
+//! A file is named by a hash of issuer and subject and says both inside, so that no file stands for another account. It is
+//! JSON of a known version; what it says more is refused, since a newer gate wrote it. Secrets in it are sealed with the
+//! keys of `[session]`, bound to the account, and sealed anew with the newest key whenever the file is written. Files are
+//! read when one of the gate's pages is asked, never for other requests, and not by a thread that serves.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::whole_file::{self, OWNER_ALONE, ReadError};
+use crate::{
+    crypto::{
+        digest::{Sha256, sha256_of},
+        hex,
+        seal::{FOREVER, Seal, Unopened},
+        secret::Secret,
+    },
+    state::sessions::Owner,
+};
+
+/// The form that is written.
+const VERSION: u32 = 1;
+/// More than any account needs.
+const LARGEST: usize = 256 << 10;
+
+/// Why an account cannot be used. For the log.
+#[derive(Debug, Error)]
+pub enum AccountError {
+    /// The file cannot be read.
+    #[error("its file cannot be read: {0}")]
+    Unread(std::io::Error),
+    /// The file cannot be written.
+    #[error("its file cannot be written: {0}")]
+    Unwritten(std::io::Error),
+    /// Somebody else owns the file, or has rights to it.
+    #[error("its file is another's or others have rights to it")]
+    Unsafe,
+    /// Not a file of this form.
+    #[error("its file is malformed")]
+    Malformed,
+    /// A version that this gate does not know.
+    #[error("its file has a version that is not known")]
+    Version,
+    /// The account of somebody else.
+    #[error("its file is that of another account")]
+    OtherAccount,
+    /// A secret that no key of `[session]` opens.
+    #[error("its secret does not open: {0}")]
+    Sealed(#[from] Unopened),
+}
+
+/// The folder of all accounts.
+#[derive(Debug)]
+pub struct Accounts {
+    folder: PathBuf,
+    seal: Arc<Seal>,
+}
+
+/// What one account has enrolled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    version: u32,
+    issuer: String,
+    subject: String,
+    /// The authenticator app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totp: Option<TotpKey>,
+}
+
+/// An authenticator app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TotpKey {
+    /// Its secret, sealed.
+    secret: String,
+    /// The Unix second at which it was enrolled.
+    pub enrolled: u64,
+    /// The last step whose code was used: it and all before are used up.
+    pub last_step: u64,
+}
+
+impl Account {
+    /// An account that has enrolled nothing.
+    pub fn new(owner: &Owner) -> Self {
+        Self {
+            version: VERSION,
+            issuer: (*owner.issuer).to_owned(),
+            subject: (*owner.subject).to_owned(),
+            totp: None,
+        }
+    }
+}
+
+/// All that is read of a form that may be newer.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
+
+/// What stands for an account: the name of its file, and what its secrets are sealed for.
+pub fn name_of(owner: &Owner) -> Sha256 {
+    let length = u64::try_from(owner.issuer.len()).unwrap_or(u64::MAX);
+    let (issuer, subject) = (owner.issuer.as_bytes(), owner.subject.as_bytes());
+    sha256_of(&[&length.to_be_bytes(), issuer, subject])
+}
+
+impl Accounts {
+    /// The accounts in a folder, their secrets under this seal.
+    pub fn new(folder: PathBuf, seal: Arc<Seal>) -> Self {
+        Self { folder, seal }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The account of an owner; `None` where nobody made one. It reads a file.
+    ///
+    /// # Errors
+    /// See [`AccountError`].
+    pub fn load(&self, owner: &Owner) -> Result<Option<Account>, AccountError> {
+        let bytes = match whole_file::read(&self.path(owner), LARGEST, OWNER_ALONE) {
+            Ok(bytes) => bytes,
+            Err(ReadError::Missing) => return Ok(None),
+            Err(ReadError::File(error)) => return Err(AccountError::Unread(error)),
+            Err(ReadError::Unsafe) => return Err(AccountError::Unsafe),
+            Err(ReadError::TooLarge) => return Err(AccountError::Malformed),
+        };
+        let form: Form = serde_json::from_slice(&bytes).map_err(|_| AccountError::Malformed)?;
+        if form.version != VERSION {
+            return Err(AccountError::Version);
+        }
+        let account: Account =
+            serde_json::from_slice(&bytes).map_err(|_| AccountError::Malformed)?;
+        if *account.issuer != *owner.issuer || *account.subject != *owner.subject {
+            return Err(AccountError::OtherAccount);
+        }
+        Ok(Some(account))
+    }
+
+    /// Writes an account, whole or not at all.
+    ///
+    /// # Errors
+    /// [`AccountError::Unwritten`]; the file of before stays.
+    pub fn save(&self, account: &Account) -> Result<(), AccountError> {
+        let owner = Owner {
+            issuer: account.issuer.as_str().into(),
+            subject: account.subject.as_str().into(),
+        };
+        let text = serde_json::to_vec(account).expect("an account is text and numbers");
+        whole_file::write(&self.path(&owner), &text).map_err(AccountError::Unwritten)
+    }
+
+    /// Puts an authenticator app with this secret into the account, of which the codes up to `last_step` are used up.
+    pub fn put_totp(&self, account: &mut Account, secret: &Secret, (now, last_step): (u64, u64)) {
+        let sealed = self.seal.seal(&purpose(account), FOREVER, secret.expose());
+        account.totp = Some(TotpKey {
+            secret: sealed,
+            enrolled: account.totp.as_ref().map_or(now, |totp| totp.enrolled),
+            last_step,
+        });
+    }
+
+    /// The secret of the account's authenticator app; `None` where it has none.
+    ///
+    /// # Errors
+    /// [`AccountError::Sealed`].
+    pub fn totp_secret(&self, account: &Account) -> Result<Option<Secret>, AccountError> {
+        let Some(totp) = &account.totp else {
+            return Ok(None);
+        };
+        let opened = self.seal.open(&purpose(account), &totp.secret, 0)?;
+        Ok(Some(Secret::new(opened.to_vec())))
+    }
+
+    fn path(&self, owner: &Owner) -> PathBuf {
+        let name = Zeroizing::new(hex::encode(&name_of(owner)));
+        self.folder.join(format!("{}.json", *name))
+    }
+}
+
+fn purpose(account: &Account) -> Vec<u8> {
+    let owner = Owner {
+        issuer: account.issuer.as_str().into(),
+        subject: account.subject.as_str().into(),
+    };
+    [b"totp ".as_slice(), &name_of(&owner)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(issuer: &str, subject: &str) -> Owner {
+        Owner {
+            issuer: issuer.into(),
+            subject: subject.into(),
+        }
+    }
+
+    fn desk() -> (tempfile::TempDir, Accounts) {
+        let folder = tempfile::tempdir().unwrap();
+        let accounts = Accounts::new(folder.path().to_owned(), Arc::new(Seal::new([&[7; 32]])));
+        (folder, accounts)
+    }
+
+    fn alice(accounts: &Accounts) -> (Owner, Account, Secret) {
+        let owner = owner("corp", "alice");
+        let secret = Secret::new(b"12345678901234567890".to_vec());
+        let mut account = Account::new(&owner);
+        accounts.put_totp(&mut account, &secret, (5, 9));
+        accounts.save(&account).unwrap();
+        (owner, account, secret)
+    }
+
+    #[test]
+    fn what_was_enrolled_comes_back_and_its_secret_is_not_in_the_file() {
+        let (folder, accounts) = desk();
+        let (owner, account, secret) = alice(&accounts);
+        let read = accounts.load(&owner).unwrap().unwrap();
+        assert_eq!(read, account);
+        assert_eq!(accounts.totp_secret(&read).unwrap(), Some(secret));
+        let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("1234567890"), "{text}");
+        assert!(!path.to_string_lossy().contains("alice"));
+        let nobody = super::tests::owner("corp", "bob");
+        assert!(accounts.load(&nobody).unwrap().is_none());
+    }
+
+    #[test]
+    fn b37_a_secret_opens_in_its_own_account_alone() {
+        let (_folder, accounts) = desk();
+        let (_, stolen, _) = alice(&accounts);
+        let mut bob = Account::new(&owner("corp", "bob"));
+        bob.totp = stolen.totp;
+        let error = accounts.totp_secret(&bob).unwrap_err();
+        assert!(matches!(error, AccountError::Sealed(Unopened::Forged)));
+    }
+
+    #[test]
+    fn the_file_of_one_account_is_not_that_of_another() {
+        let (_folder, accounts) = desk();
+        let (alice, _, _) = alice(&accounts);
+        let bob = owner("corp", "bob");
+        std::fs::copy(accounts.path(&alice), accounts.path(&bob)).unwrap();
+        let error = accounts.load(&bob).unwrap_err();
+        assert!(matches!(error, AccountError::OtherAccount));
+        assert_ne!(name_of(&owner("ab", "c")), name_of(&owner("a", "bc")));
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_refused() {
+        let (_folder, accounts) = desk();
+        let (owner, _, _) = alice(&accounts);
+        let path = accounts.path(&owner);
+        let good = std::fs::read_to_string(&path).unwrap();
+        for (text, malformed) in [
+            (String::new(), true),
+            ("{".to_owned(), true),
+            ("[]".to_owned(), true),
+            (good.replace("\"version\":1", "\"version\":2"), false),
+            (good.replace("\"version\":1,", ""), true),
+            (
+                good.replace("\"version\":1", "\"version\":1,\"more\":1"),
+                true,
+            ),
+            (
+                good.replace("\"version\":1", "\"version\":1,\"version\":1"),
+                true,
+            ),
+            (good.replace("\"last_step\":9", "\"last_step\":-9"), true),
+        ] {
+            whole_file::write(&path, text.as_bytes()).unwrap();
+            let error = accounts.load(&owner).unwrap_err();
+            let is_malformed = matches!(error, AccountError::Malformed);
+            assert_eq!(is_malformed, malformed, "{text}: {error}");
+        }
+        std::fs::write(&path, &good).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+        std::fs::set_permissions(&path, open).unwrap();
+        assert!(matches!(accounts.load(&owner), Err(AccountError::Unsafe)));
+    }
+}

@@ -1,0 +1,291 @@
+//! The gate's own second factor (`[mfa]`): whether somebody whom the gate has identified also holds what is enrolled.
+//!
+//! A try waits for its turn, reads the account, looks, and writes the account before the factor counts: what cannot be
+//! written has not been used and proves nothing. All of it blocks, so it is not for a thread that serves. Whom the factor
+//! is asked of, and what is shown, is decided elsewhere.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use super::{
+    account::{Account, AccountError, Accounts, name_of},
+    session::SessionCookie,
+    totp::{self, Code},
+};
+use crate::{
+    crypto::digest::sha256_of,
+    state::{
+        clock,
+        limiter::{KeyHasher, KeyKind},
+        replay::Seen,
+        sessions::{Factor, Owner},
+        tries::{Outcome, Tries, Turn},
+    },
+};
+
+/// What the gate can prove of somebody (`amr`, RFC 8176): a one-time code.
+pub const METHODS: &[&str] = &["otp"];
+
+/// The compiled sections `[session]` and `[mfa]`.
+#[derive(Debug)]
+pub struct SecondFactor {
+    /// The cookie of the gate.
+    pub session: SessionCookie,
+    /// What was enrolled.
+    pub accounts: Accounts,
+    /// What authenticator apps show beside the account.
+    pub service: Box<str>,
+    class: Arc<str>,
+    tries: Arc<Tries>,
+    hasher: KeyHasher,
+}
+
+/// Who tries.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The account.
+    pub owner: Owner,
+    /// The address.
+    pub client: IpAddr,
+}
+
+/// What a look at a try has found.
+#[derive(Debug)]
+pub enum Found {
+    /// It is right, proven in this way; the account is to be written.
+    Right(Box<Account>, &'static [&'static str]),
+    /// It is wrong.
+    Wrong,
+    /// It was right once.
+    Again,
+    /// The account has no such factor.
+    Nothing,
+}
+
+/// What comes of a try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The factor is proven.
+    Right(Factor),
+    /// It is not; the word for the log says why.
+    Wrong(&'static str),
+    /// Nothing is enrolled that could be.
+    Unenrolled,
+    /// Too many were wrong: how long it is until the next look.
+    Limited(Duration),
+    /// The account cannot be read or written.
+    Unavailable,
+}
+
+impl SecondFactor {
+    /// The factor that counts as `class`; `tries` and `hasher` are those of the running gate.
+    pub fn new(
+        session: SessionCookie,
+        accounts: Accounts,
+        (class, service): (&str, &str),
+        (tries, hasher): (Arc<Tries>, KeyHasher),
+    ) -> Self {
+        Self {
+            session,
+            accounts,
+            service: service.into(),
+            class: class.into(),
+            tries,
+            hasher,
+        }
+    }
+
+    /// What it counts as (`acr`).
+    pub fn class(&self) -> &str {
+        &self.class
+    }
+
+    /// Whether the account has anything enrolled. It reads a file.
+    ///
+    /// # Errors
+    /// See [`AccountError`].
+    pub fn is_enrolled(&self, owner: &Owner) -> Result<bool, AccountError> {
+        let account = self.accounts.load(owner)?;
+        Ok(account.is_some_and(|account| account.totp.is_some()))
+    }
+
+    /// Looks at a code; `None` is one that is no code at all.
+    pub fn check_code(&self, caller: &Caller, code: Option<Code>) -> Verdict {
+        self.attempt(caller, |mut account, turn| {
+            let Some(secret) = self.accounts.totp_secret(&account)? else {
+                return Ok(Found::Nothing);
+            };
+            let now = clock::unix_seconds();
+            let Some(step) = code.and_then(|code| totp::step_of(&secret, code, now)) else {
+                return Ok(Found::Wrong);
+            };
+            let used = account.totp.as_ref().map_or(0, |totp| totp.last_step);
+            let name = sha256_of(&[&name_of(&caller.owner), &step.to_be_bytes()]);
+            // The memory counts beside the file, which somebody may have put back to what it was.
+            if step <= used || turn.spend(&name, totp::end_of(step), now) != Seen::Fresh {
+                return Ok(Found::Again);
+            }
+            self.accounts.put_totp(&mut account, &secret, (now, step));
+            Ok(Found::Right(Box::new(account), &["otp"]))
+        })
+    }
+
+    /// Has a try looked at when it is its turn. An account that cannot be written proves nothing.
+    pub fn attempt(
+        &self,
+        caller: &Caller,
+        look: impl FnOnce(Account, &Turn<'_>) -> Result<Found, AccountError>,
+    ) -> Verdict {
+        let client = self.hasher.client(caller.client);
+        let account = self.hasher.value(KeyKind::Subject, &name_of(&caller.owner));
+        let now = clock::now_ns();
+        let turn = match self.tries.turn(client, account, now) {
+            Ok(turn) => turn,
+            Err(left) => {
+                self.tries.count(Outcome::Limited);
+                return Verdict::Limited(left);
+            }
+        };
+        let (outcome, verdict) = match self.look_in_turn(caller, &turn, look) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "an account of the second factor cannot be used");
+                (Outcome::Unavailable, Verdict::Unavailable)
+            }
+        };
+        if matches!(outcome, Outcome::Wrong | Outcome::Again) {
+            turn.fail(now);
+        }
+        self.tries.count(outcome);
+        verdict
+    }
+
+    fn look_in_turn(
+        &self,
+        caller: &Caller,
+        turn: &Turn<'_>,
+        look: impl FnOnce(Account, &Turn<'_>) -> Result<Found, AccountError>,
+    ) -> Result<(Outcome, Verdict), AccountError> {
+        let Some(account) = self.accounts.load(&caller.owner)? else {
+            return Ok((Outcome::Wrong, Verdict::Unenrolled));
+        };
+        Ok(match look(account, turn)? {
+            Found::Right(account, methods) => {
+                self.accounts.save(&account)?;
+                let factor = Factor {
+                    class: Arc::clone(&self.class),
+                    methods,
+                    at: clock::unix_seconds(),
+                };
+                (Outcome::Right, Verdict::Right(factor))
+            }
+            Found::Wrong => (Outcome::Wrong, Verdict::Wrong("wrong")),
+            Found::Again => (Outcome::Again, Verdict::Wrong("again")),
+            Found::Nothing => (Outcome::Wrong, Verdict::Unenrolled),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        crypto::{seal::Seal, secret::Secret},
+        state::sessions::Rules,
+    };
+
+    const SECRET: &[u8] = b"12345678901234567890";
+
+    fn factor(folder: &Path) -> SecondFactor {
+        let seal = Arc::new(Seal::new([&[7; 32]]));
+        let rules = Rules {
+            idle: 900,
+            lifetime: 28_800,
+            entries: 10,
+        };
+        let session = SessionCookie::new("c", Arc::clone(&seal), (rules, Arc::default()));
+        let accounts = Accounts::new(folder.to_owned(), seal);
+        let running = (Arc::default(), KeyHasher::new());
+        SecondFactor::new(session, accounts, ("mfa", "app.example"), running)
+    }
+
+    fn enrolled(factor: &SecondFactor) -> Caller {
+        let owner = Owner {
+            issuer: "corp".into(),
+            subject: "alice".into(),
+        };
+        let mut account = Account::new(&owner);
+        let secret = Secret::new(SECRET.to_vec());
+        factor.accounts.put_totp(&mut account, &secret, (0, 0));
+        factor.accounts.save(&account).unwrap();
+        Caller {
+            owner,
+            client: [192, 0, 2, 1].into(),
+        }
+    }
+
+    fn code() -> Code {
+        let step = clock::unix_seconds() / totp::STEP;
+        totp::code_of(&Secret::new(SECRET.to_vec()), step)
+    }
+
+    #[test]
+    fn b33_what_cannot_be_written_proves_nothing_and_is_used_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let factor = factor(folder.path());
+        let caller = enrolled(&factor);
+        let code = code();
+        let kept = |account: Account, turn: &Turn<'_>| {
+            let spent = turn.spend(&[1; 32], u64::MAX, 0);
+            assert_eq!(spent, Seen::Fresh);
+            std::fs::rename(folder.path(), folder.path().with_extension("gone")).unwrap();
+            Ok(Found::Right(Box::new(account), METHODS))
+        };
+        assert_eq!(factor.attempt(&caller, kept), Verdict::Unavailable);
+        std::fs::rename(folder.path().with_extension("gone"), folder.path()).unwrap();
+        let again = |_: Account, turn: &Turn<'_>| {
+            assert_eq!(turn.spend(&[1; 32], u64::MAX, 0), Seen::Again);
+            Ok(Found::Again)
+        };
+        assert_eq!(factor.attempt(&caller, again), Verdict::Wrong("again"));
+        assert!(matches!(
+            factor.check_code(&caller, Some(code)),
+            Verdict::Right(_)
+        ));
+    }
+
+    #[test]
+    fn b33_a_file_that_was_put_back_gives_no_code_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let factor = factor(folder.path());
+        let caller = enrolled(&factor);
+        let code = Some(code());
+        assert!(matches!(
+            factor.check_code(&caller, code),
+            Verdict::Right(_)
+        ));
+        assert_eq!(factor.check_code(&caller, code), Verdict::Wrong("again"));
+        enrolled(&factor);
+        assert_eq!(factor.check_code(&caller, code), Verdict::Wrong("again"));
+    }
+
+    #[test]
+    fn nobody_is_proven_who_has_enrolled_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let factor = factor(folder.path());
+        let caller = Caller {
+            owner: Owner {
+                issuer: "corp".into(),
+                subject: "bob".into(),
+            },
+            client: [192, 0, 2, 1].into(),
+        };
+        assert!(!factor.is_enrolled(&caller.owner).unwrap());
+        let code = Code::parse("000000");
+        assert_eq!(factor.check_code(&caller, code), Verdict::Unenrolled);
+        factor.accounts.save(&Account::new(&caller.owner)).unwrap();
+        assert!(!factor.is_enrolled(&caller.owner).unwrap());
+        assert_eq!(factor.check_code(&caller, code), Verdict::Unenrolled);
+    }
+}
