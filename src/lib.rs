@@ -15,6 +15,7 @@
 //! | [`identity`] | who is asking: claims, key sets, bearer tokens, signatures |
 //! | [`policy`] | the guards, a file each, and **the list** of their order |
 //! | [`upstream`] | the way to the backend: endpoints, connections, breakers |
+//! | [`portal`] | the gate's own pages: the second factor |
 //! | [`snapshot`] | the checked file, compiled: router, routes with their policies, certificates |
 //! | [`pipeline`] | the life of a request, from its head to its access line |
 //! | [`server`] | listeners, TLS, connections, workers, reload and drain |
@@ -51,6 +52,7 @@ pub mod state;
 pub mod identity;
 pub mod policy;
 pub mod upstream;
+pub mod portal;
 pub mod snapshot;
 pub mod pipeline;
 pub mod server;

@@ -19,7 +19,7 @@ use crate::{
     crypto::rng::RequestIds,
     exchange::Exchange,
     pipeline::{admit, forward, normalise, respond},
-    policy,
+    policy, portal,
     snapshot::{Route, Snapshot, compile::compile, survivors::Survivors},
     wire::halt::{Halt, Reason, Stage},
 };
@@ -181,5 +181,8 @@ fn finish(
 ) -> Parts {
     let policies = route.map_or(&snapshot.unrouted, |route| &route.policies);
     policy::finish(policies, exchange, &mut answer);
+    if exchange.own_page {
+        portal::guard(&mut answer.headers);
+    }
     answer
 }

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod enrol;
 pub mod explain;
 pub mod hash_key;
 mod in_force;
@@ -44,6 +45,8 @@ pub enum Verb {
     Init(init::InitArgs),
     /// Make an API key, or hash one that exists, for the file
     HashKey(hash_key::HashKeyArgs),
+    /// Give somebody an authenticator app as second factor at the gate
+    Enrol(enrol::EnrolArgs),
     /// Print the JSON Schema of the file
     Schema,
     /// Ask the admin listener of a running gate whether it lives
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(args) => explain::run(&args),
         Verb::Init(args) => init::run(&args),
         Verb::HashKey(args) => hash_key::run(&args),
+        Verb::Enrol(args) => enrol::run(&args),
         Verb::Schema => schema::run(),
         Verb::Healthcheck(args) => healthcheck::run(&args),
         Verb::Completions(args) => completions::run(&args),

@@ -146,6 +146,10 @@ pub struct Exchange {
     pub quota_place: Option<usize>,
     /// What is left of that quota.
     pub allowance: Option<Box<Allowance>>,
+    /// It is for a page of the gate's own, which has headers of its own.
+    pub own_page: bool,
+    /// The field that sets or clears the gate's own cookie with the answer.
+    pub own_cookie: Option<Box<HeaderValue>>,
     /// What the body still has to prove, if it has to; no byte of the request goes on before that.
     pub unproven: Option<Box<Unproven>>,
     /// What the cross-origin stage found.
@@ -196,6 +200,8 @@ impl Exchange {
             forged: false,
             quota_place: None,
             allowance: None,
+            own_page: false,
+            own_cookie: None,
             unproven: None,
             cors: CorsFact::NoOrigin,
             tightest: None,

@@ -54,6 +54,7 @@ pub(super) struct Families {
     pub(super) requests: Mutex<Option<Probe<u64>>>,
     pub(super) proofs: Mutex<Option<Probe<u64>>>,
     pub(super) spool: Mutex<Option<Probe<u64>>>,
+    pub(super) sessions: Mutex<Option<Probe<SessionReading>>>,
     pub(super) certificates: Mutex<Vec<(String, SystemTime)>>,
 }
 
@@ -101,6 +102,19 @@ pub struct ReplayReading {
     pub entries: u64,
     /// Refusals by outcome.
     pub refused: Vec<(&'static str, u64)>,
+}
+
+/// What the gate's own second factor says of itself. The words are those of the program.
+#[derive(Clone, Debug, Default)]
+pub struct SessionReading {
+    /// Sessions in which nothing is proven yet.
+    pub pending: usize,
+    /// Sessions in which a factor was proven.
+    pub proven: usize,
+    /// Cookies that were taken for none, by why.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Tries at a factor, by outcome.
+    pub tries: Vec<(&'static str, u64)>,
 }
 
 /// What an issuer says of itself. The words are those of the program, so their number is bounded.
@@ -217,6 +231,11 @@ impl Metrics {
     /// Reads how much is held of request bodies at each scrape.
     pub fn watch_spool(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         *lock(&self.families.spool) = Some(Probe(Box::new(read)));
+    }
+
+    /// Reads the sessions and the tries at a second factor at each scrape; a later call takes the place of an earlier one.
+    pub fn watch_sessions(&self, read: impl Fn() -> SessionReading + Send + Sync + 'static) {
+        *lock(&self.families.sessions) = Some(Probe(Box::new(read)));
     }
 
     /// Says which certificates are served and when each ends; replaces what was said before.

@@ -44,6 +44,7 @@ impl Collector for Families {
         encode_limiters(self, out)?;
         encode_bans(self, out)?;
         encode_proofs(self, out)?;
+        encode_sessions(self, out)?;
         encode_certificates(self, out)
     }
 }
@@ -268,6 +269,30 @@ fn encode_proofs(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::R
         .map_or(0, |probe| (probe.0)());
     let help = "Proofs of possession that would be refused if they came again";
     gauge(out, "proofs_remembered", help)?.encode_gauge(&proofs)
+}
+
+fn encode_sessions(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let probe = lock(&families.sessions);
+    let Some(reading) = probe.as_ref().map(|read| (read.0)()) else {
+        return Ok(());
+    };
+    let help = "Sessions by whether a second factor was proven in them";
+    let mut sessions = gauge(out, "sessions", help)?;
+    for (state, count) in [("pending", reading.pending), ("proven", reading.proven)] {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        add_value(&mut sessions, &[("state", state)], count)?;
+    }
+    let help = "Session cookies that were taken for none";
+    let mut refused = counter(out, "session_cookies_refused", help)?;
+    for (why, count) in &reading.refused {
+        add_count(&mut refused, &[("why", *why)], *count)?;
+    }
+    let help = "Tries at the second factor";
+    let mut tries = counter(out, "second_factor_tries", help)?;
+    for (outcome, count) in &reading.tries {
+        add_count(&mut tries, &[("outcome", *outcome)], *count)?;
+    }
+    Ok(())
 }
 
 fn encode_certificates(families: &Families, out: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -5,16 +5,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version, header, header::HeaderValue};
 
-use super::{normalise::Arrival, proof, record::Recording, worker::Worker};
+use super::{normalise::Arrival, own_pages, proof, record::Recording, worker::Worker};
 use crate::{
     exchange::{
         Exchange, Scheme,
         client_certificate::{ClientCertificate, Distrust},
     },
     policy::{self, conditions, cors},
+    portal::Portal,
     snapshot::{Route, Snapshot, router::Found, server::Clear, trie::RouteId},
     state::{clock, load::Pressure},
-    wire::halt::{Halt, Reason, Refusal, Reply, Stage},
+    wire::{
+        halt::{Halt, Reason, Refusal, Reply, Stage},
+        own_space,
+    },
 };
 
 /// A request that every policy let in. Only this module can make one, and forwarding takes nothing else, so
@@ -49,7 +53,13 @@ pub async fn admit<'a>(
         Room::Under(Pressure::All) => return Err(overloaded("requests")),
         Room::Under(_) => {}
     }
-    let route = identify(snapshot, &mut record.exchange, &mut record.met).await?;
+    let route = match identify(snapshot, &mut record.exchange, &mut record.met).await? {
+        Asked::Route(route) => route,
+        // Rare, and its future is large.
+        Asked::Own(portal) => {
+            return Err(Box::pin(own_pages::answer(portal, record, arrival)).await);
+        }
+    };
     let unproven = record.exchange.unproven.as_ref();
     // Nobody has rights or uses up those of somebody before it is known that it is he. Rare, and its future is large.
     if unproven.is_some_and(|unproven| unproven.caller.is_some()) {
@@ -103,7 +113,10 @@ pub async fn judge<'a>(
     exchange: &mut Exchange,
     met: &mut Option<RouteId>,
 ) -> Result<Admitted<'a>, Halt> {
-    let route = identify(snapshot, exchange, met).await?;
+    let route = match identify(snapshot, exchange, met).await? {
+        Asked::Route(route) => route,
+        Asked::Own(portal) => return Err(own_pages::foretell(portal, exchange)),
+    };
     if let Some(unproven) = exchange.unproven.take() {
         let said = "if the body is the one that was signed";
         exchange.note(Stage::Authn, || said.to_owned());
@@ -113,12 +126,19 @@ pub async fn judge<'a>(
     Ok(Admitted { route })
 }
 
+/// What a request is for.
+enum Asked<'a> {
+    Route(&'a Route),
+    /// A page of the gate's own.
+    Own(&'a Portal),
+}
+
 /// The route of a request, and who asks as far as its head shows.
 async fn identify<'a>(
     snapshot: &'a Snapshot,
     exchange: &mut Exchange,
     met: &mut Option<RouteId>,
-) -> Result<&'a Route, Halt> {
+) -> Result<Asked<'a>, Halt> {
     if let Some(certificate) = exchange.connection.client_certificate()
         && let Err(why) = still_holds(snapshot, certificate, exchange.started)
     {
@@ -129,6 +149,17 @@ async fn identify<'a>(
         policy::admit_unrouted(&snapshot.unrouted, exchange)?;
         exchange.note(Stage::Route, || "in clear: sent to https".to_owned());
         return Err(reply);
+    }
+    if let Some(portal) = &snapshot.portal
+        && own_space::holds(exchange.target().judged())
+    {
+        policy::admit_unrouted(&snapshot.unrouted, exchange)?;
+        let host = exchange.authority().host();
+        return if exchange.scheme() == Scheme::Https && snapshot.router.serves(host) {
+            Ok(Asked::Own(portal))
+        } else {
+            Err(Halt::refuse(Stage::Route, Reason::RouteUnknown))
+        };
     }
     if let Some(book) = &snapshot.metadata
         && let Some(answer) = book.answer(exchange)
@@ -159,7 +190,7 @@ async fn identify<'a>(
     }
     *met = Some(id);
     policy::admit(&route.policies, exchange).await?;
-    Ok(route)
+    Ok(Asked::Route(route))
 }
 
 /// Connections outlive reloads and the certificates of their clients: whatever is asked on one whose certificate holds no

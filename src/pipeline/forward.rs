@@ -169,6 +169,7 @@ pub fn outgoing<B>(route: &Route, exchange: &mut Exchange, body: B) -> Request<B
 /// Sets the headers that only the gate may set. They come last, so that nothing of the client's can stand in for them.
 fn vouch(route: &Route, exchange: &Exchange, headers: &mut HeaderMap) {
     route.policies.authn.conceal(headers);
+    route.policies.cookies.conceal(headers);
     // Room for what follows, so that the map grows once.
     headers.reserve(12);
     headers.remove(header::EXPECT);

@@ -3,6 +3,7 @@
 //! 1. [`normalise`]: the one valid form of host, path and headers, or a refusal;
 //! 2. [`admit`]: the route, then the policies in the order of [`policy::admit`](crate::policy::admit);
 //!    [`proof`], where only the body shows who asks, or that it is what was signed;
+//!    [`own_pages`], where the gate itself is asked;
 //! 3. [`forward`]: the only door to the network, open to an [`Admitted`](admit::Admitted) request alone;
 //! 4. [`respond`]: the answer, with the response halves of the policies, whatever it is;
 //! 5. [`record`]: one access line and the counters, when the body has ended or was dropped.
@@ -16,6 +17,7 @@ mod hints;
 pub mod linger;
 pub mod mask;
 pub mod normalise;
+pub mod own_pages;
 pub mod problem;
 pub mod proof;
 pub mod record;

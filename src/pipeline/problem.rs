@@ -37,15 +37,17 @@ fn respond(
 ) -> Response<Bytes> {
     let (reason, status) = (refusal.reason, refusal.status_code());
     let (kind, body) = if accept.is_some_and(|accept| prefers_html(accept.as_bytes())) {
-        (HTML, page((reason, status), request_id.as_bytes()))
+        let page = refusal.page.clone();
+        let usual = || Bytes::from(page_of((reason, status), request_id.as_bytes()));
+        (HTML, page.unwrap_or_else(usual))
     } else {
         let violated = &refusal.violated;
         (
             JSON,
-            json((reason, status), request_id.as_bytes(), violated),
+            Bytes::from(json((reason, status), request_id.as_bytes(), violated)),
         )
     };
-    let mut response = Response::new(Bytes::from(body));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     // Room for what the response halves add, so that the map grows once.
@@ -175,7 +177,7 @@ dd{margin:0;overflow-wrap:anywhere}\n\
 </style>\n</head>\n<body>\n<main>\n<h1>";
 
 /// Without script, and with a style that the `strict` policy allows; readable where even that is blocked.
-fn page((reason, status): (Reason, StatusCode), request_id: &[u8]) -> Vec<u8> {
+fn page_of((reason, status): (Reason, StatusCode), request_id: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     push(
         &mut out,
@@ -267,6 +269,13 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::StepUpNeeded => "Sign in again as the WWW-Authenticate field says.",
         Reason::ProofInvalid => "Make a new proof for this very request.",
         Reason::ProofNonceMissing => "Make a new proof with the nonce of the DPoP-Nonce field.",
+        Reason::SessionMissing => "Open the page that you came for once more.",
+        Reason::SecondFactorNeeded => {
+            "Open a page of this site first and show the second factor there; what was sent was not kept."
+        }
+        Reason::SecondFactorWrong => "Wait for the next code and type it in.",
+        Reason::SecondFactorUnknown => "Ask the operator to enrol one.",
+        Reason::FormInvalid => "Send the form as the page has it.",
         Reason::SignatureInvalid => {
             "Sign the request anew, as it is sent, with the right key and clock."
         }
@@ -294,7 +303,9 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::TargetTooLong => "Send a shorter address.",
         Reason::HeadTooLarge => "Send fewer or shorter header fields, cookies included.",
         Reason::Misdirected => "Open a new connection for that host.",
-        Reason::RateLimited | Reason::Banned => "Wait as long as the Retry-After field says.",
+        Reason::RateLimited | Reason::Banned | Reason::SecondFactorLimited => {
+            "Wait as long as the Retry-After field says."
+        }
         Reason::Internal => "Tell the operator the request identity below.",
         Reason::UpstreamUnreachable
         | Reason::UpstreamBroken
@@ -303,6 +314,7 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::BreakerOpen
         | Reason::KeysUnavailable
         | Reason::IntrospectionUnavailable
+        | Reason::SecondFactorUnavailable
         | Reason::Overloaded => "Try again in a moment.",
     }
 }

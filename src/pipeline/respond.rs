@@ -12,7 +12,7 @@ use super::{
 use crate::{
     exchange::{Exchange, Kind},
     observe::access::Decision,
-    policy,
+    policy, portal,
     snapshot::Snapshot,
     wire::{
         grpc,
@@ -41,7 +41,10 @@ pub fn halt(
         Halt::Refuse(refusal)
             if matches!(
                 refusal.reason,
-                Reason::KeysUnavailable | Reason::IntrospectionUnavailable | Reason::Overloaded
+                Reason::KeysUnavailable
+                    | Reason::IntrospectionUnavailable
+                    | Reason::SecondFactorUnavailable
+                    | Reason::Overloaded
             ) =>
         {
             (Decision::Failed, cause_of(refusal))
@@ -147,6 +150,9 @@ fn finish(
     let route = recording.met.and_then(|id| snapshot.route(id));
     let policies = route.map_or(&snapshot.unrouted, |route| &route.policies);
     policy::finish(policies, &mut recording.exchange, &mut head);
+    if recording.exchange.own_page {
+        portal::guard(&mut head.headers);
+    }
     if let Some(reason) = refused
         && recording.exchange.kind == Kind::Call
     {

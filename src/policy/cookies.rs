@@ -1,5 +1,7 @@
 //! `[cookies]`: what the cookies of a backend gain on the way out, each `Set-Cookie` field by itself.
 //!
+//! The cookie of the gate itself is no backend's to see or to set, whatever the section says.
+//!
 //! The grammar is in [`crate::wire::cookie`] (RFC 6265bis §4.1). Fields are never joined: a comma may stand inside of
 //! one. It seals nothing and leaves names and values alone.
 
@@ -14,7 +16,7 @@ use crate::{
     config::{Complaint, FromValue, Key, Kind, Reader, Section, Value},
     exchange::{Exchange, Scheme},
     wire::{
-        cookie::{Attribute, CookieRules, Hardened, SameSite, harden},
+        cookie::{self, Attribute, CookieRules, Hardened, SameSite, harden, name_set},
         forwarded,
         halt::Stage,
     },
@@ -73,6 +75,8 @@ pub struct Cookies {
     /// Where the section stands, for `explain`.
     place: Box<str>,
     rules: CookieRules,
+    /// The name of the gate's own cookie, where it has one.
+    own: Option<Box<str>>,
 }
 
 /// `same_site` of the file.
@@ -92,6 +96,32 @@ impl FromValue for AddedSameSite {
 
 /// Hardens the cookies of an answer; malformed ones are dropped, since browsers disagree on them.
 pub fn finish(policy: &Cookies, exchange: &mut Exchange, answer: &mut Parts) {
+    if let Some(own) = &policy.own {
+        keep_out(&mut answer.headers, own);
+    }
+    harden_all(policy, exchange, answer);
+    if let Some(field) = exchange.own_cookie.take() {
+        answer.headers.append(SET_COOKIE, *field);
+    }
+}
+
+/// Takes out what would set the gate's own cookie.
+fn keep_out(headers: &mut HeaderMap, own: &str) {
+    let sets_it = |value: &HeaderValue| name_set(value) == Some(own.as_bytes());
+    if !headers.get_all(SET_COOKIE).iter().any(sets_it) {
+        return;
+    }
+    let Entry::Occupied(fields) = headers.entry(SET_COOKIE) else {
+        return;
+    };
+    let (_, values) = fields.remove_entry_mult();
+    let others: Vec<HeaderValue> = values.filter(|value| !sets_it(value)).collect();
+    for value in others {
+        headers.append(SET_COOKIE, value);
+    }
+}
+
+fn harden_all(policy: &Cookies, exchange: &mut Exchange, answer: &mut Parts) {
     // Most answers set none: a look at each name is less than a search by hash.
     let sets_cookies = answer.headers.keys().any(|name| name == SET_COOKIE);
     exchange.note(Stage::Cookies, || {
@@ -180,6 +210,7 @@ pub fn compile(reader: &Reader<'_>) -> Cookies {
             except,
             same_site,
         },
+        own: None,
     }
 }
 
@@ -202,6 +233,20 @@ fn http_only(reader: &Reader<'_>) -> (Attribute, Vec<String>) {
 }
 
 impl Cookies {
+    /// Keeps the gate's own cookie of this name from backends.
+    #[must_use]
+    pub fn reserving(mut self, own: Option<&str>) -> Self {
+        self.own = own.map(Into::into);
+        self
+    }
+
+    /// Takes out of a request what its backend is not to see.
+    pub fn conceal(&self, headers: &mut HeaderMap) {
+        if let Some(own) = &self.own {
+            cookie::remove(headers, own);
+        }
+    }
+
     /// What cookies gain, for `check -v`.
     pub fn describe(&self) -> Vec<(String, String)> {
         if self.mode == Mode::Off {
@@ -279,6 +324,28 @@ mod tests {
                 "c=3; SameSite=None; Secure; HttpOnly"
             ]
         );
+    }
+
+    #[test]
+    fn b37_the_gate_s_own_cookie_is_no_backend_s_to_set_or_to_see() {
+        for section in ["", "mode = 'off'"] {
+            let policy = compiled(section, compile).reserving(Some("__Host-portcullis"));
+            let fields = [
+                ("set-cookie", "a=1; Secure; HttpOnly; SameSite=Lax"),
+                ("set-cookie", " __Host-portcullis =x; Path=/"),
+                ("set-cookie", "__Host-portcullis=; Max-Age=0"),
+            ];
+            let mut answer = answer(&fields);
+            let mut asked = exchange("GET", "https", &[("cookie", "__Host-portcullis=x; b=2")]);
+            asked.own_cookie = Some(Box::new("__Host-portcullis=ours".parse().unwrap()));
+            finish(&policy, &mut asked, &mut answer);
+            let left = crate::policy::trial::values(&answer, "set-cookie");
+            let ours = "__Host-portcullis=ours";
+            assert_eq!(left, ["a=1; Secure; HttpOnly; SameSite=Lax", ours]);
+            let mut headers = asked.take_headers();
+            policy.conceal(&mut headers);
+            assert_eq!(headers["cookie"], "b=2");
+        }
     }
 
     #[test]

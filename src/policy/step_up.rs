@@ -2,17 +2,34 @@
 //!
 //! For routes that want more than a valid credential. It reads `acr`, `amr` and `auth_time` of the principal at each
 //! request, since a remembered token ages; a caller of whom they are not known is refused. Classes have no order here:
-//! the list names each one that is enough. The challenge tells a client what to ask its authorization server for; no
-//! second factor is asked for here.
+//! the list names each one that is enough. The challenge tells a client what to ask its authorization server for.
+//!
+//! Where the gate has a second factor of its own (`[mfa]`) and that would be enough, a browser that opens a page is sent to
+//! show it, and what was shown in a session of the same principal counts like the credential's own word: one or the other
+//! as a whole. Every other client is answered as if there were no such factor, and what is not a page is never sent again.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{challenge::challenge, mode::Mode, protected_resource, rbac};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
-    exchange::{Exchange, principal::Principal},
-    state::clock,
-    wire::halt::{Halt, Reason, Refusal, Stage},
+    exchange::{Exchange, Scheme, principal::Principal},
+    identity::{
+        second_factor::{METHODS, SecondFactor},
+        session::{LONGEST_TARGET, Shown},
+    },
+    state::{
+        clock,
+        sessions::{Factor, Id, Owner},
+    },
+    wire::{
+        fetch_metadata,
+        halt::{Halt, Reason, Refusal, Reply, Stage},
+        own_space,
+    },
 };
 
 /// `step_up = { … }`
@@ -53,13 +70,44 @@ pub struct StepUp {
     max_age: Option<u64>,
     /// What follows the realm in the challenge.
     challenge: Box<str>,
+    /// The gate's own factor, where it would be enough.
+    factor: Option<Arc<SecondFactor>>,
     mode: Mode,
     /// Where the section stands, for `explain`.
     place: Box<str>,
 }
 
-/// Compiles `step_up` out of the section `auth`; `None` where nothing is asked.
-pub fn compile(levels: &Reader<'_>) -> Option<StepUp> {
+/// How somebody signed in.
+struct SignIn<'a, M> {
+    acr: Option<&'a str>,
+    amr: &'a [M],
+    auth_time: Option<u64>,
+}
+
+impl<'a> SignIn<'a, Box<str>> {
+    /// As the credential says.
+    fn by_credential(principal: &'a Principal) -> Self {
+        Self {
+            acr: principal.acr.as_deref(),
+            amr: &principal.amr,
+            auth_time: principal.auth_time,
+        }
+    }
+}
+
+impl<'a> SignIn<'a, &'static str> {
+    /// As the gate has seen it.
+    fn by_factor(factor: &'a Factor) -> Self {
+        Self {
+            acr: Some(&factor.class),
+            amr: factor.methods,
+            auth_time: Some(factor.at),
+        }
+    }
+}
+
+/// Compiles `step_up` out of the section `auth`; `None` where nothing is asked. `factor` is the gate's own.
+pub fn compile(levels: &Reader<'_>, factor: Option<&Arc<SecondFactor>>) -> Option<StepUp> {
     let auth = levels.section("auth");
     let reader = auth.section("step_up");
     if !reader.present() {
@@ -71,6 +119,7 @@ pub fn compile(levels: &Reader<'_>) -> Option<StepUp> {
         amr: words(&reader, "amr"),
         max_age: max_age(&reader),
         challenge: Box::default(),
+        factor: None,
         mode,
         place: reader.stated_at(),
     };
@@ -84,6 +133,7 @@ pub fn compile(levels: &Reader<'_>) -> Option<StepUp> {
     }
     (mode != Mode::Off).then(|| StepUp {
         challenge: step_up.words_of_challenge(&auth),
+        factor: factor.filter(|factor| step_up.is_met_by(factor)).cloned(),
         ..step_up
     })
 }
@@ -138,21 +188,37 @@ impl StepUp {
         words.into()
     }
 
+    /// Whether the gate's own factor, proven this moment, would be enough.
+    fn is_met_by(&self, factor: &SecondFactor) -> bool {
+        let at_best = SignIn {
+            acr: Some(factor.class()),
+            amr: METHODS,
+            auth_time: Some(0),
+        };
+        self.shortfall(&at_best, 0).is_none()
+    }
+
     /// What the caller needs, for `check -v`.
     pub fn describe(&self) -> Vec<(String, String)> {
-        vec![("step_up".to_owned(), format!("{self} ({})", self.place))]
+        let mut lines = vec![("step_up".to_owned(), format!("{self} ({})", self.place))];
+        if self.factor.is_some() {
+            let said = "enough; browsers are sent to its page".to_owned();
+            lines.push(("the gate's own factor".to_owned(), said));
+        }
+        lines
     }
 
     /// What the sign-in falls short of, as a code for the log. `now` in Unix seconds.
-    fn shortfall(&self, principal: &Principal, now: u64) -> Option<&'static str> {
-        let acr = principal.acr.as_ref();
-        if !self.acr.is_empty() && !acr.is_some_and(|acr| self.acr.contains(acr)) {
+    fn shortfall<M: AsRef<str>>(&self, sign_in: &SignIn<'_, M>, now: u64) -> Option<&'static str> {
+        let is_one = |words: &[Box<str>], word: &str| words.iter().any(|known| **known == *word);
+        if !self.acr.is_empty() && !sign_in.acr.is_some_and(|acr| is_one(&self.acr, acr)) {
             return Some("acr");
         }
-        if !self.amr.is_empty() && !self.amr.iter().any(|method| principal.amr.contains(method)) {
+        let mut methods = sign_in.amr.iter();
+        if !self.amr.is_empty() && !methods.any(|method| is_one(&self.amr, method.as_ref())) {
             return Some("amr");
         }
-        match (self.max_age, principal.auth_time) {
+        match (self.max_age, sign_in.auth_time) {
             (None, _) => None,
             (Some(_), None) => Some("auth-time-missing"),
             (Some(_), Some(at)) if at > now.saturating_add(AHEAD) => Some("auth-time-ahead"),
@@ -179,33 +245,136 @@ impl std::fmt::Display for StepUp {
 /// Asks whether the sign-in behind the credential is strong and fresh enough.
 ///
 /// # Errors
-/// 401 `step-up-needed` with the challenge of RFC 9470 §3.
+/// 401 `step-up-needed` with the challenge of RFC 9470 §3. Where the gate's own factor would do: the redirect of a browser to
+/// its page, 403 `second-factor-needed` for what a browser must not send again, 503 `overloaded`.
 pub fn admit(policy: &StepUp, exchange: &mut Exchange) -> Result<(), Halt> {
     exchange.note(Stage::Mfa, || format!("{policy} ({})", policy.place));
     // A monitored `auth` has noted the missing principal already.
-    let Some(principal) = &exchange.principal else {
+    let Some(principal) = exchange.principal.clone() else {
         return Ok(());
     };
     let now = clock::unix_seconds_at(exchange.started);
-    let Some(shortfall) = policy.shortfall(principal, now) else {
+    let Some(shortfall) = policy.shortfall(&SignIn::by_credential(&principal), now) else {
         return Ok(());
     };
-    let refusal = Refusal::new(Stage::Mfa, Reason::StepUpNeeded).detail(shortfall);
-    let refusal = challenge(refusal, exchange, &policy.challenge);
-    policy.mode.apply(Err(refusal.into()), exchange)
+    let verdict = match &policy.factor {
+        Some(factor) if exchange.scheme() == Scheme::Https => {
+            by_factor(policy, (factor, &principal), (exchange, now))
+        }
+        _ => Err(None),
+    };
+    let halt = match verdict {
+        Ok(()) => return Ok(()),
+        Err(Some(halt)) => halt,
+        Err(None) => {
+            let refusal = Refusal::new(Stage::Mfa, Reason::StepUpNeeded).detail(shortfall);
+            challenge(refusal, exchange, &policy.challenge).into()
+        }
+    };
+    policy.mode.apply(Err(halt), exchange)
+}
+
+/// Whether the gate's own factor was shown in a session of this principal, and lately enough.
+///
+/// # Errors
+/// What a browser is told to do about it; `None` for clients that are no browsers.
+fn by_factor(
+    policy: &StepUp,
+    (factor, principal): (&SecondFactor, &Principal),
+    (exchange, now): (&mut Exchange, u64),
+) -> Result<(), Option<Halt>> {
+    let own = match factor.session.read(exchange.headers(), now) {
+        Shown::Live(id, session) if session.owner.is(principal) => {
+            factor.session.touch(&id, now);
+            let shown = session.factor.as_ref().map(SignIn::by_factor);
+            if shown.is_some_and(|shown| policy.shortfall(&shown, now).is_none()) {
+                let said = || "the gate's own factor was shown in this session".to_owned();
+                exchange.note(Stage::Mfa, said);
+                return Ok(());
+            }
+            Some(id)
+        }
+        Shown::Live(..) => {
+            factor.session.is_foreign();
+            None
+        }
+        Shown::Bad => {
+            exchange.own_cookie = Some(Box::new(factor.session.clearing()));
+            None
+        }
+        Shown::Nothing => None,
+    };
+    exchange.note(Stage::Mfa, || {
+        "the gate's own factor would be enough: a browser that opens a page is sent to show it"
+            .to_owned()
+    });
+    // Who is only watched is sent nowhere.
+    if policy.mode != Mode::Enforce || !fetch_metadata::opens_page(exchange.headers()) {
+        return Err(None);
+    }
+    let Some(owner) = Owner::of(principal) else {
+        return Err(None);
+    };
+    let target = exchange.target().path_and_query().as_str();
+    if !matches!(*exchange.method(), Method::GET | Method::HEAD)
+        || target.len() > LONGEST_TARGET
+        || !own_space::stays_here(target)
+    {
+        return Err(Some(Halt::refuse(Stage::Mfa, Reason::SecondFactorNeeded)));
+    }
+    Err(Some(send(factor, (own, &owner), (exchange, now))))
+}
+
+/// The redirect to the page that asks for the factor, in the caller's own session or a new one.
+fn send(
+    factor: &SecondFactor,
+    (own, owner): (Option<Id>, &Owner),
+    (exchange, now): (&mut Exchange, u64),
+) -> Halt {
+    let id = if let Some(id) = own {
+        id
+    } else if let Ok((id, field)) = factor.session.begin(owner, now) {
+        exchange.own_cookie = Some(Box::new(field));
+        id
+    } else {
+        let refusal = Refusal::new(Stage::Mfa, Reason::Overloaded).detail("sessions");
+        let soon = HeaderValue::from_static("60");
+        return refusal.with(header::RETRY_AFTER, soon).into();
+    };
+    let target = exchange.target().path_and_query().as_str();
+    let back = factor.session.seal_target(&id, target, now);
+    let location = [own_space::MFA, "?rt=", &back].concat();
+    let mut headers = HeaderMap::new();
+    let location = HeaderValue::try_from(location).expect("base64url is a header value");
+    headers.insert(header::LOCATION, location);
+    let no_store = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, no_store);
+    Halt::Reply(Box::new(Reply {
+        stage: Stage::Mfa,
+        status: StatusCode::FOUND,
+        headers,
+        body: Bytes::new(),
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::policy::trial;
 
     const NOW: u64 = 1_800_000_000;
 
+    /// Without a factor of the gate's own.
+    fn alone(levels: &Reader<'_>) -> Option<StepUp> {
+        compile(levels, None)
+    }
+
+    fn found(demand: &StepUp, principal: &Principal) -> Option<&'static str> {
+        demand.shortfall(&SignIn::by_credential(principal), NOW)
+    }
+
     fn demand(text: &str) -> StepUp {
-        trial::compiled(&format!("[auth]\nstep_up = {text}"), compile).expect("a demand")
+        trial::compiled(&format!("[auth]\nstep_up = {text}"), alone).expect("a demand")
     }
 
     fn signed_in(acr: Option<&str>, amr: &[&str], auth_time: Option<u64>) -> Principal {
@@ -225,14 +394,14 @@ mod tests {
             ("{ amr = 'otp' }", "amr"),
             ("{ max_age = '5m' }", "auth-time-missing"),
         ] {
-            assert_eq!(demand(text).shortfall(&nothing, NOW), Some(shortfall));
+            assert_eq!(found(&demand(text), &nothing), Some(shortfall));
         }
     }
 
     #[test]
     fn one_class_and_one_method_of_those_listed_is_enough() {
         let demand = demand("{ acr = ['mfa', 'hwk'], amr = ['otp', 'fpt'] }");
-        let shortfall = |acr, amr: &[&str]| demand.shortfall(&signed_in(acr, amr, None), NOW);
+        let shortfall = |acr, amr: &[&str]| found(&demand, &signed_in(acr, amr, None));
         assert_eq!(shortfall(Some("hwk"), &["pwd", "otp"]), None);
         assert_eq!(shortfall(Some("pwd"), &["otp"]), Some("acr"));
         assert_eq!(shortfall(Some("MFA"), &["otp"]), Some("acr"));
@@ -242,7 +411,7 @@ mod tests {
     #[test]
     fn a_sign_in_ages_and_none_may_lie_ahead() {
         let demand = demand("{ max_age = '5m' }");
-        let shortfall = |at| demand.shortfall(&signed_in(None, &[], Some(at)), NOW);
+        let shortfall = |at| found(&demand, &signed_in(None, &[], Some(at)));
         assert_eq!(shortfall(NOW - 300), None);
         assert_eq!(shortfall(NOW - 301), Some("auth-time-past"));
         assert_eq!(shortfall(0), Some("auth-time-past"));
@@ -255,7 +424,7 @@ mod tests {
     fn the_challenge_says_what_would_be_enough() {
         let text =
             "[auth]\nscopes = { all = 'pay' }\nstep_up = { acr = ['mfa', 'hwk'], max_age = '5m' }";
-        let demand = trial::compiled(text, compile).expect("a demand");
+        let demand = trial::compiled(text, alone).expect("a demand");
         assert_eq!(
             &*demand.challenge,
             ", error=\"insufficient_user_authentication\", acr_values=\"mfa hwk\", max_age=\"300\", scope=\"pay\""
@@ -271,7 +440,7 @@ mod tests {
             ("{ amr = [\"a\\\"\"] }", "[\"a\\\"\"]"),
             ("{ max_age = '0s' }", "'0s'"),
         ] {
-            let errors = trial::errors(&format!("[auth]\nstep_up = {text}"), compile);
+            let errors = trial::errors(&format!("[auth]\nstep_up = {text}"), alone);
             let found: Vec<_> = errors.iter().map(|(under, _)| under.as_str()).collect();
             assert_eq!(found, [under], "{errors:?}");
         }
@@ -279,9 +448,9 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_unless_it_is_stated() {
-        assert!(trial::compiled("[auth]\nrequire = ['bearer']", compile).is_none());
-        assert!(trial::compiled("auth = 'public'", compile).is_none());
+        assert!(trial::compiled("[auth]\nrequire = ['bearer']", alone).is_none());
+        assert!(trial::compiled("auth = 'public'", alone).is_none());
         let off = "[auth]\nmode = 'off'\nstep_up = { acr = 'mfa' }";
-        assert!(trial::compiled(off, compile).is_none());
+        assert!(trial::compiled(off, alone).is_none());
     }
 }

@@ -14,7 +14,9 @@ use crate::{
     identity::{issuer::Issuer, once::Used},
     observe::{
         log,
-        metrics::{BanReading, IssuerReading, LimiterReading, ReloadOutcome, ReplayReading},
+        metrics::{
+            BanReading, IssuerReading, LimiterReading, ReloadOutcome, ReplayReading, SessionReading,
+        },
     },
     pipeline::worker::Worker,
     snapshot::{Snapshot, compile, server::Fixed, survivors::Survivors},
@@ -107,6 +109,22 @@ fn remembered(name: &str, store: &Used) -> ReplayReading {
     }
 }
 
+fn observe_sessions(survivors: &Survivors) {
+    let (sessions, tries) = (
+        Arc::clone(&survivors.sessions),
+        Arc::clone(&survivors.tries),
+    );
+    survivors.metrics.watch_sessions(move || {
+        let (pending, proven) = sessions.count();
+        SessionReading {
+            pending,
+            proven,
+            refused: sessions.refused(),
+            tries: tries.outcomes(),
+        }
+    });
+}
+
 /// Points the metrics at what is in use now.
 fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
     for limiter in compiled.limiters() {
@@ -130,6 +148,9 @@ fn observe(compiled: &compile::Compiled, survivors: &Survivors) {
             evictions: reading.evictions,
         }
     });
+    if compiled.factor().is_some() {
+        observe_sessions(survivors);
+    }
     let issuers: Vec<_> = compiled.issuers().iter().map(Arc::downgrade).collect();
     survivors.metrics.watch_issuers(move || {
         issuers

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use super::{
     Snapshot, api_keys, client_certificates, document, identity, issuers, routes,
     routes::Parts,
+    second_factor,
     server::{self, Limits},
     signers,
     survivors::{EndpointRules, Survivors},
@@ -15,16 +16,18 @@ use crate::{
     identity::{
         issuer::Issuer,
         once::{OnceRules, Used},
+        second_factor::SecondFactor,
         statement::Statements,
     },
     policy::{
-        authn::Books,
+        authn::{Books, KeyBook, SignerBook},
         body_limit::Listener,
         conditions,
         protected_resource::MetadataBook,
         rate_limit::{Description, LimiterBook},
         roles::{self, RoleBook},
     },
+    portal::Portal,
     state::{limiter::Limiter, registry::Named},
     upstream::endpoint::Endpoint,
 };
@@ -42,6 +45,7 @@ pub struct Compiled {
     roles: Vec<String>,
     statements: Option<Arc<Statements>>,
     replays: Vec<Named<OnceRules, Used>>,
+    factor: Option<Arc<SecondFactor>>,
 }
 
 impl Compiled {
@@ -63,6 +67,11 @@ impl Compiled {
     /// What is remembered of signatures, by signer.
     pub fn replays(&self) -> &[Named<OnceRules, Used>] {
         &self.replays
+    }
+
+    /// The gate's own second factor, where the file has it.
+    pub fn factor(&self) -> Option<&Arc<SecondFactor>> {
+        self.factor.as_ref()
     }
 
     /// Puts what outlives a reload to use. Returns issuers that are new, whose keys are to be kept fresh.
@@ -97,16 +106,10 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let upstreams = upstreams::compile(&root, survivors, &identity);
     let keys = api_keys::compile(&root, survivors);
     let signers = signers::compile(&root, survivors);
-    let books = Books {
-        issuers: issuers::compile(&root, survivors, &conditions::claims_read(&root)),
-        api_keys: keys.book,
-        roles: roles(&root),
-        proofs: Arc::clone(&survivors.proofs),
-        signers: signers.book,
-        certificates: client_certificates::compile(&root),
-        asks_for_certificates: root.section("tls").has("client_ca"),
-    };
+    let books = books(&root, survivors, (keys.book, signers.book));
+    let factor = second_factor::compile(&root, survivors);
     let parts = Parts {
+        factor: factor.as_ref(),
         clusters: &upstreams.clusters,
         books: &books,
         survivors,
@@ -121,15 +124,17 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let mut limiters = LimiterBook::list(&routes.limiters);
     limiters.extend(keys.limiters);
     let issuers = issuers::whole(&books.issuers);
-    let mut files = [loaded.files.as_slice(), &loaded.folders, &identity.files].concat();
-    files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
-    files.extend(issuers.iter().flat_map(|issuer| issuer.files()));
+    let mut files = watched(loaded, tls.as_ref(), &issuers);
+    files.extend(identity.files);
     let clusters: Vec<_> = upstreams.clusters.into_values().flatten().collect();
     Some(Compiled {
         snapshot: Snapshot {
             server,
             tls: tls.map(std::sync::Arc::new),
             metadata,
+            portal: factor
+                .as_ref()
+                .map(|factor| Box::new(portal(&root, factor))),
             router: routes.router,
             routes: routes.routes,
             unrouted: routes.unrouted,
@@ -144,8 +149,39 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         roles: books.roles.names().map(ToOwned::to_owned).collect(),
         statements: identity.statements,
         replays: signers.replays,
+        factor,
         issuers,
     })
+}
+
+fn portal(root: &Reader<'_>, factor: &Arc<SecondFactor>) -> Portal {
+    let place = root.section("mfa").stated_at();
+    Portal::new(Arc::clone(factor), place)
+}
+
+/// What of the file, its certificates and its issuers is read again when it changes.
+fn watched(loaded: &Loaded, tls: Option<&tls::TlsRules>, issuers: &[Arc<Issuer>]) -> Vec<PathBuf> {
+    let mut files = [loaded.files.as_slice(), &loaded.folders].concat();
+    files.extend(tls.iter().flat_map(|tls| tls.files.iter().cloned()));
+    files.extend(issuers.iter().flat_map(|issuer| issuer.files()));
+    files
+}
+
+/// What routes name to tell who asks.
+fn books(
+    root: &Reader<'_>,
+    survivors: &Survivors,
+    (api_keys, signers): (KeyBook, SignerBook),
+) -> Books {
+    Books {
+        issuers: issuers::compile(root, survivors, &conditions::claims_read(root)),
+        api_keys,
+        roles: roles(root),
+        proofs: Arc::clone(&survivors.proofs),
+        signers,
+        certificates: client_certificates::compile(root),
+        asks_for_certificates: root.section("tls").has("client_ca"),
+    }
 }
 
 /// The table of roles. Those that the file gives to callers are held against it, as those of rules are.

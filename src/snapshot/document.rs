@@ -4,6 +4,7 @@ use super::{
     api_keys::API_KEY,
     client_certificates::CLIENT_CERTIFICATE,
     identity::IDENTITY,
+    second_factor::{MFA, SESSION},
     sections::{ADMIN, ISSUER, LOG, SERVER, TLS},
     signer_section::SIGNER,
     upstream_section::UPSTREAM,
@@ -73,6 +74,8 @@ pub static ROOT: Section = Section {
             "client certificates that count, and whom they mean",
             "",
         ),
+        Key::new("session", Kind::Table(&SESSION), SESSION.doc, ""),
+        Key::new("mfa", Kind::Table(&MFA), MFA.doc, ""),
         Key::new(
             "defaults",
             Kind::Table(&DEFAULTS),

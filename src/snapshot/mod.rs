@@ -17,6 +17,7 @@ mod policies;
 mod revocation_lists;
 pub mod router;
 pub mod routes;
+pub mod second_factor;
 pub mod sections;
 pub mod server;
 mod signer_section;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use crate::{
     observe::metrics::RouteMetrics,
     policy::{Policies, protected_resource::MetadataBook},
+    portal::Portal,
     upstream::cluster::Cluster,
 };
 
@@ -50,6 +52,8 @@ pub struct Snapshot {
     pub unrouted: Arc<Policies>,
     /// What is told of protected resources; `None` when the file names none.
     pub metadata: Option<Box<MetadataBook>>,
+    /// The gate's own pages; `None` when the file has no second factor.
+    pub portal: Option<Box<Portal>>,
     /// Every upstream, for health checks and metrics.
     pub clusters: Vec<Arc<Cluster>>,
     /// True when a backend folds the case of paths, so that routing must look twice.

@@ -158,6 +158,8 @@ impl<'a> Level<'a> {
         };
         let survivors = parts.survivors;
         let ban = |reader: &Reader<'_>| ban::compile(reader, &survivors.bans, &survivors.hasher);
+        let own = parts.factor.map(|factor| factor.session.name());
+        let cookies = |reader: &Reader<'_>| cookies::compile(reader).reserving(own);
         let body = |reader: &Reader<'_>| body_limit::compile(reader, parts.listener);
         Arc::new(Policies {
             network: self.section("network", |level| &level.network, network::compile),
@@ -179,7 +181,7 @@ impl<'a> Level<'a> {
                 |level| &level.mask_errors,
                 mask_errors::compile,
             ),
-            cookies: self.section("cookies", |level| &level.cookies, cookies::compile),
+            cookies: self.section("cookies", |level| &level.cookies, cookies),
             headers: self.section("headers", |level| &level.headers, security_headers::compile),
         })
     }
@@ -193,7 +195,7 @@ fn access(levels: &Reader<'_>, parts: &Parts<'_>) -> Access {
     };
     Access {
         authn: Arc::new(authn),
-        step_up: step_up::compile(levels).map(Arc::new),
+        step_up: step_up::compile(levels, parts.factor).map(Arc::new),
         rbac: Arc::new(rbac),
         conditions: conditions::compile(levels).map(Arc::new),
     }

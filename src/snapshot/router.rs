@@ -42,6 +42,8 @@ pub enum Found {
 struct HostTable {
     by_method: Vec<(Method, Trie)>,
     other: Trie,
+    /// How many patterns were entered.
+    entered: usize,
 }
 
 /// One pattern of a route, to be entered.
@@ -144,6 +146,11 @@ impl Router {
         Found::Nothing
     }
 
+    /// Whether any route of any path is for this host.
+    pub fn serves(&self, host: &str) -> bool {
+        self.tables(host).any(|table| !table.is_empty())
+    }
+
     /// The tables that apply to a host, most specific first.
     fn tables(&self, host: &str) -> impl Iterator<Item = &HostTable> {
         let exact = if self.exact.is_empty() {
@@ -203,6 +210,7 @@ impl HostTable {
                 .map(|method| (method, Trie::default()))
                 .collect(),
             other: Trie::default(),
+            entered: members.len(),
         };
         for index in members {
             let entry = &entries[*index];
@@ -220,6 +228,10 @@ impl HostTable {
             }
         }
         table
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entered == 0
     }
 
     fn find(&self, path: &str, method: &Method) -> Option<RouteId> {

@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     config::{At, OneOrMany, Reader},
+    identity::second_factor::SecondFactor,
     policy::{Policies, authn::Books, body_limit::Listener, rate_limit::LimiterBook},
     state::limiter::KeyKind,
     upstream::cluster::Cluster,
-    wire::host::HostPattern,
+    wire::{host::HostPattern, own_space},
 };
 
 /// What compiling routes needs from the rest of the file.
@@ -36,6 +37,8 @@ pub struct Parts<'a> {
     pub survivors: &'a Survivors,
     /// Bounds on bodies of the listener.
     pub listener: Listener,
+    /// The gate's own second factor, where the file has it.
+    pub factor: Option<&'a Arc<SecondFactor>>,
 }
 
 /// The outcome.
@@ -164,6 +167,7 @@ impl Compiler<'_> {
             cluster: self.cluster(blueprint),
             first: self.next(),
         };
+        self.keep_out(blueprint, "prefix", &group.prefix);
         let level = Level::new(blueprint, Some(defaults));
         let routes = blueprint.tables("routes");
         for route in &routes {
@@ -186,6 +190,14 @@ impl Compiler<'_> {
             return;
         }
         self.implicit(&group, blueprint, &level);
+    }
+
+    /// Refuses what would stand where the gate's own pages are, and would never be asked.
+    fn keep_out(&self, reader: &Reader<'_>, key: &str, path: &str) {
+        if self.parts.factor.is_some() && own_space::holds(path) {
+            let hint = format!("everything below `{}` is the gate's own", own_space::SPACE);
+            reader.error(key, format!("`{path}` can never be reached"), Some(hint));
+        }
     }
 
     /// Everything below the prefix that no route matches.
@@ -263,6 +275,7 @@ impl Compiler<'_> {
             return;
         };
         let pattern = pattern(route, &group.prefix, &path);
+        self.keep_out(route, "path", &pattern);
         let name = route
             .get::<String>("name")
             .unwrap_or_else(|| pattern.clone());

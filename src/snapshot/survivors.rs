@@ -1,5 +1,5 @@
-//! What outlives a reload, in one place: limiters, bans, issuers, proofs, endpoints, certificates, the keys of session
-//! tickets, counters.
+//! What outlives a reload, in one place: limiters, bans, issuers, proofs, endpoints, certificates, sessions, the keys of TLS
+//! session tickets, counters.
 
 use std::{
     path::PathBuf,
@@ -20,7 +20,9 @@ use crate::{
     },
     observe::metrics::Metrics,
     policy::{ban, rate_limit::Limiters},
-    state::{limiter::KeyHasher, registry::Registry, spool::Spool},
+    state::{
+        limiter::KeyHasher, registry::Registry, sessions::Sessions, spool::Spool, tries::Tries,
+    },
     upstream::endpoint::{Endpoint, LinkRules},
 };
 
@@ -47,6 +49,10 @@ pub struct Survivors {
     pub replays: Registry<OnceRules, Used>,
     /// Who judges client certificates, by the digest of what its files held.
     pub client_trust: Registry<Sha256, ClientTrust>,
+    /// Sessions of people at browsers.
+    pub sessions: Arc<Sessions>,
+    /// Tries at the gate's own second factor.
+    pub tries: Arc<Tries>,
     /// Makes bucket keys.
     pub hasher: KeyHasher,
     /// Counters.
@@ -86,6 +92,8 @@ impl Survivors {
             spool: Arc::default(),
             replays: Registry::default(),
             client_trust: Registry::default(),
+            sessions: Arc::default(),
+            tries: Arc::default(),
             hasher: KeyHasher::new(),
             metrics: Arc::new(metrics),
             workers,

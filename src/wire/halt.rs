@@ -135,12 +135,17 @@ reasons! {
     ProtectedConnectionOption = "protected-connection-option", 400, "The Connection header names a header that must not be dropped";
     ForwardingConflict = "forwarding-conflict", 400, "The forwarding headers name different clients";
     InvalidRequest = "invalid-request", 400, "The request carries its credentials in more than one way";
+    FormInvalid = "form-invalid", 400, "The form is not one that this page sends";
     CredentialsMissing = "credentials-missing", 401, "This resource needs credentials";
     TokenInvalid = "token-invalid", 401, "The credentials are not valid";
     ApiKeyInvalid = "api-key-invalid", 401, "The API key is not valid";
     StepUpNeeded = "step-up-needed", 401, "This resource needs a stronger or fresher sign-in";
     ProofInvalid = "proof-invalid", 401, "The proof that the token is the caller's own is not valid";
     ProofNonceMissing = "proof-nonce-missing", 401, "The proof that the token is the caller's own needs a fresh nonce";
+    SessionMissing = "session-missing", 403, "This page needs a session that was begun here for it";
+    SecondFactorNeeded = "second-factor-needed", 403, "This resource needs a second factor";
+    SecondFactorWrong = "second-factor-wrong", 403, "The code is not right";
+    SecondFactorUnknown = "second-factor-unknown", 403, "No second factor is enrolled for this account";
     SignatureInvalid = "signature-invalid", 403, "The signature is not valid";
     CertificateMissing = "certificate-missing", 403, "This resource needs a client certificate";
     CertificateUnknown = "certificate-unknown", 403, "The client certificate is not one that may use this resource";
@@ -167,6 +172,7 @@ reasons! {
     Misdirected = "misdirected", 421, "This connection is not for that host";
     RateLimited = "rate-limited", 429, "Too many requests";
     Banned = "banned", 429, "Too many failed attempts to authenticate";
+    SecondFactorLimited = "second-factor-limited", 429, "Too many wrong codes";
     HeadTooLarge = "head-too-large", 431, "The request head is too large";
     Internal = "internal", 500, "The gate met an error of its own";
     UpstreamError = "upstream-error", 500, "The backend met an error";
@@ -177,6 +183,7 @@ reasons! {
     BreakerOpen = "breaker-open", 503, "The backend is resting after failures";
     KeysUnavailable = "keys-unavailable", 503, "The keys that check this token are not available";
     IntrospectionUnavailable = "introspection-unavailable", 503, "The issuer of this token cannot be asked about it";
+    SecondFactorUnavailable = "second-factor-unavailable", 503, "The second factor cannot be checked";
     Overloaded = "overloaded", 503, "The gate is at its limit";
     UpstreamTimeout = "upstream-timeout", 504, "The backend took too long";
     VersionUnsupported = "version-unsupported", 505, "This version of HTTP is not supported";
@@ -199,6 +206,8 @@ pub struct Refusal {
     pub own_status: Option<StatusCode>,
     /// Whether the credentials were forged or guessed, see [`Refusal::forged`].
     pub forged: bool,
+    /// The page for people in place of the usual one, where the refusal is part of a page of the gate's own.
+    pub page: Option<Bytes>,
 }
 
 impl Refusal {
@@ -212,7 +221,15 @@ impl Refusal {
             violated: Vec::new(),
             own_status: None,
             forged: false,
+            page: None,
         }
+    }
+
+    /// Shows people this page.
+    #[must_use]
+    pub fn page(mut self, page: Bytes) -> Self {
+        self.page = Some(page);
+        self
     }
 
     /// The status of the answer.

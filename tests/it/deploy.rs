@@ -387,6 +387,10 @@ impl Desk {
             ("robot.secret", "a secret of nobody\n"),
             ("shop.secret", "another secret of nobody\n"),
             (
+                "session.key",
+                "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n",
+            ),
+            (
                 "partner.pem",
                 include_str!("../vectors/rfc9421/test-key-ed25519.pem"),
             ),

@@ -44,6 +44,7 @@ mod limits;
 mod logs;
 mod masking;
 mod matrix;
+mod mfa;
 mod names;
 mod network;
 mod observatory;

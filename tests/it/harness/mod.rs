@@ -20,6 +20,7 @@ pub mod process;
 pub mod prover;
 pub mod proxy;
 pub mod python;
+pub mod second_factor;
 
 pub use ca::Ca;
 pub use client::{Client, TlsOptions};
