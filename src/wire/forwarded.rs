@@ -139,10 +139,12 @@ impl Client {
     }
 }
 
+/// Whether a scheme is one of TLS. Some proxies write that of the WebSocket on a handshake (RFC 6455 §3).
 fn scheme_word(word: &[u8]) -> Option<bool> {
-    if word.eq_ignore_ascii_case(b"https") {
+    let is = |scheme: &[u8]| word.eq_ignore_ascii_case(scheme);
+    if is(b"https") || is(b"wss") {
         Some(true)
-    } else if word.eq_ignore_ascii_case(b"http") {
+    } else if is(b"http") || is(b"ws") {
         Some(false)
     } else {
         None
@@ -470,6 +472,10 @@ mod tests {
             "the first was the client's"
         );
         assert_eq!(of("gopher"), None);
+        assert_eq!(of("wss"), Some(true));
+        assert_eq!(of("WS, https"), Some(false));
+        let standard = client("10.0.0.1", &[("forwarded", "for=192.0.2.7;proto=wss")]);
+        assert_eq!(standard.https, Some(true));
         assert_eq!(
             client("10.0.0.1", &[("x-forwarded-proto", "https")]).https,
             Some(true)
