@@ -107,18 +107,27 @@ pub fn source<'a>(headers: &'a HeaderMap, scheme: Scheme, authority: &Authority)
     }
 }
 
-/// Whether an origin is this one, byte for byte as browsers write it: without the scheme's own port (RFC 6454 §6.2).
+/// Whether an origin is this one, byte for byte as browsers write it: without the scheme's own port (RFC 6454 §6.2). The
+/// dot that may end a name is no part of an authority here, and browsers write it.
 pub fn is_own(origin: &[u8], scheme: Scheme, authority: &Authority) -> bool {
-    let (prefix, port) = match scheme {
+    let (prefix, own_port) = match scheme {
         Scheme::Https => (b"https://".as_slice(), 443),
         Scheme::Http => (b"http://".as_slice(), 80),
     };
-    let host = if authority.port() == Some(port) {
-        authority.host()
-    } else {
-        authority.as_str()
+    let Some(host_and_port) = origin.strip_prefix(prefix) else {
+        return false;
     };
-    origin.strip_prefix(prefix) == Some(host.as_bytes())
+    let Some(rest) = host_and_port.strip_prefix(authority.host().as_bytes()) else {
+        return false;
+    };
+    let port = rest.strip_prefix(b".").unwrap_or(rest);
+    match authority.port().filter(|named| *named != own_port) {
+        None => port.is_empty(),
+        Some(named) => {
+            let mut digits = itoa::Buffer::new();
+            port.strip_prefix(b":") == Some(digits.format(named).as_bytes())
+        }
+    }
 }
 
 /// The same, but what came in clear may have come to whoever ended its TLS as https.
@@ -143,6 +152,12 @@ pub fn opens_window(headers: &HeaderMap) -> bool {
 /// Whether a browser says that a person made it open a page, by a click or a key, and no script by itself.
 pub fn is_by_hand(headers: &HeaderMap) -> bool {
     opens_page(headers) && says(headers, &SEC_FETCH_USER, "?1")
+}
+
+/// Whether a browser says that it goes to a page, which no script reads the answer of: a link, a form, a frame.
+pub fn navigates(headers: &HeaderMap) -> bool {
+    let modes = headers.get_all(SEC_FETCH_MODE);
+    modes.iter().any(|mode| mode == "navigate")
 }
 
 /// Whether a field stands once and is this word.
@@ -211,7 +226,8 @@ mod tests {
             "https://app.example:8443",
             "https://app.example/",
             "https://app.example/path",
-            "https://app.example.",
+            "https://app.example..",
+            "https://app.example.:8443",
             "https://app.example.evil.example",
             "https://evil.example/https://app.example",
             "https://user@app.example",
@@ -284,6 +300,19 @@ mod tests {
         };
         assert_eq!(foreign.origin, Some(EVIL.as_bytes()));
         assert_eq!(foreign.sign, Sign::CrossSite);
+    }
+
+    #[test]
+    fn the_dot_that_ends_a_name_is_the_same_host() {
+        for (host, origin) in [
+            ("app.example.", "https://app.example."),
+            ("app.example", "https://app.example."),
+            ("app.example.", OWN),
+            ("app.example.:8443", "https://app.example.:8443"),
+        ] {
+            let fields = headers(&[("origin", origin)]);
+            assert_eq!(found(Scheme::Https, host, &fields), "own", "{host}");
+        }
     }
 
     #[test]
