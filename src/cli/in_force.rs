@@ -119,7 +119,10 @@ fn describe_policies(out: &mut String, policies: &Policies) {
         ("body", policies.body_limit.describe()),
         ("cors", policies.cors.describe()),
         ("auth", policies.authn.describe()),
-        ("csrf", policies.csrf.describe(&policies.authn)),
+        (
+            "csrf",
+            policies.csrf.describe((&policies.cors, &policies.authn)),
+        ),
         (
             "sign-in",
             policies

@@ -220,6 +220,17 @@ impl Rules {
             || self.patterns.iter().any(|pattern| pattern.matches(origin))
     }
 
+    /// Whether pages of every site may open a WebSocket.
+    fn opens_to_all(&self, origin: &[u8]) -> bool {
+        self.pages == Pages::Any && origin != b"null"
+    }
+
+    /// The origins that are on the list by name or by pattern.
+    fn named(&self) -> impl Iterator<Item = String> {
+        let exact = self.exact.iter().map(ToString::to_string);
+        exact.chain(self.patterns.iter().map(ToString::to_string))
+    }
+
     fn preflight(&self, exchange: &Exchange) -> Result<(), Reason> {
         if !matches!(exchange.cors, CorsFact::Allowed(_)) {
             return Err(Reason::OriginDenied);
@@ -384,9 +395,32 @@ impl Cors {
 
     /// Whether a page of this origin may open a WebSocket; `*` names nobody, and `null` is everybody's.
     pub(super) fn lets_open(&self, origin: &[u8]) -> bool {
+        self.rules()
+            .is_some_and(|rules| rules.names(origin) || rules.opens_to_all(origin))
+    }
+
+    /// Whether it may open one in the name of its visitor.
+    pub(super) fn lets_open_as_visitor(&self, origin: &[u8]) -> bool {
         self.rules().is_some_and(|rules| {
-            rules.names(origin) || (rules.pages == Pages::Any && origin != b"null")
+            let named = rules.credentials == Credentials::Allowed && rules.names(origin);
+            named || rules.opens_to_all(origin)
         })
+    }
+
+    /// Whose pages may open a WebSocket beside the host's own, for `check -v`.
+    pub(super) fn opened(&self) -> Vec<String> {
+        let Some(rules) = self.rules() else {
+            return Vec::new();
+        };
+        if rules.pages == Pages::Any {
+            return vec!["every site".to_owned()];
+        }
+        let without = match rules.credentials {
+            Credentials::Allowed => "",
+            Credentials::Withheld => " without the credentials of its visitors",
+        };
+        let named = rules.named();
+        named.map(|origin| format!("{origin}{without}")).collect()
     }
 
     /// The mode of the section; without one nothing of it is left to the backend.
@@ -426,8 +460,7 @@ impl Cors {
             }
             State::Rules(rules) => rules,
         };
-        let mut origins: Vec<String> = rules.exact.iter().map(ToString::to_string).collect();
-        origins.extend(rules.patterns.iter().map(ToString::to_string));
+        let mut origins: Vec<String> = rules.named().collect();
         if rules.any == AnyOrigin::Allowed {
             origins.push("*".to_owned());
         }

@@ -224,7 +224,7 @@ impl Case<'_> {
     fn decide(&self, exchange: &mut Exchange) -> Result<(), Halt> {
         let (prefix, place) = (self.act.prefix(), &self.policy.place);
         // Credentials that no browser adds are no page's to borrow. A handshake is judged by its page all the same.
-        if self.act == Act::Change && self.authn.is_brought_by_hand() {
+        if self.act == Act::Change && self.authn.is_brought_by_hand(exchange) {
             exchange.note(Stage::Csrf, || EXEMPT.to_owned());
             return Ok(());
         }
@@ -258,7 +258,7 @@ impl Case<'_> {
         match fetch_metadata::source(headers, exchange.scheme(), exchange.authority()) {
             Source::Own => Finding::Own,
             Source::Person => Finding::Person,
-            Source::Unsaid => self.without_page(headers),
+            Source::Unsaid => self.without_page(exchange),
             Source::Ambiguous => Finding::Foreign("two-values"),
             Source::Foreign(foreign) => match foreign.origin {
                 Some(origin) if self.names(origin, exchange) => Finding::Named,
@@ -267,8 +267,9 @@ impl Case<'_> {
         }
     }
 
-    fn without_page(&self, headers: &HeaderMap) -> Finding {
-        if self.authn.is_brought_by_hand() {
+    fn without_page(&self, exchange: &Exchange) -> Finding {
+        let headers = exchange.headers();
+        if self.authn.is_brought_by_hand(exchange) {
             return Finding::NoBrowser;
         }
         match self.policy.non_browser {
@@ -287,7 +288,15 @@ impl Case<'_> {
             return true;
         }
         match self.act {
+            // What the backend goes by is not the cookie where credentials are brought by hand.
+            Act::Handshake
+                if borrows_credentials(exchange) && !self.authn.is_brought_by_hand(exchange) =>
+            {
+                self.cors.lets_open_as_visitor(origin)
+            }
             Act::Handshake => self.cors.lets_open(origin),
+            // A form goes to a page: no script asks, so `cors` has no say, and `*` there must not let it sign anybody in.
+            Act::Change if fetch_metadata::navigates(exchange.headers()) => false,
             Act::Change if borrows_credentials(exchange) => {
                 self.cors.lets_change_as_visitor(origin, exchange.method())
             }
@@ -316,18 +325,23 @@ fn has_only_tokens(headers: &HeaderMap) -> bool {
 
 impl Csrf {
     /// Whose pages may act, for `check -v`; on a route that is exempt only handshakes are judged.
-    pub fn describe(&self, authn: &Authn) -> Vec<(String, String)> {
-        let mut pages = vec!["the host itself".to_owned()];
-        pages.extend(self.origins.iter().map(ToString::to_string));
-        let changes = if authn.is_brought_by_hand() {
+    pub fn describe(&self, (cors, authn): (&Cors, &Authn)) -> Vec<(String, String)> {
+        let changes = if authn.asks_for_hands() {
             EXEMPT.to_owned()
         } else {
             let (mode, rest) = (self.mode.as_str(), self.non_browser.describe());
             format!("{mode} ({}); {rest}", self.place)
         };
+        let mut pages = vec!["the host itself".to_owned()];
+        pages.extend(self.origins.iter().map(ToString::to_string));
+        let acting = pages.join(", ");
+        pages.extend(cors.opened());
+        let handshakes = self.mode.weaker_of(cors.mode()).as_str();
+        let opening = format!("{handshakes}; pages of {}", pages.join(", "));
         vec![
             ("unsafe methods".to_owned(), changes),
-            ("pages of".to_owned(), pages.join(", ")),
+            ("pages of".to_owned(), acting),
+            ("websockets".to_owned(), opening),
         ]
     }
 }

@@ -345,6 +345,71 @@ fn a_proxy_that_ends_tls_says_what_the_browser_saw() {
 }
 
 #[test]
+fn a_proxy_that_calls_a_handshake_wss_is_understood() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .server("plaintext = true\ntrusted_proxies = [\"127.0.0.1\"]")
+        .open();
+    let open = |proto: (&str, &str), page: (&str, &str)| {
+        let fields = [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            proto,
+            page,
+            SESSION,
+        ];
+        let mut client = gate.http();
+        client.send(request("GET", "/ws", &fields)).response()
+    };
+    let clear = ("Origin", "http://app.example");
+    let foreign = "urn:portcullis:problem:origin-denied";
+    for secure in [
+        ("X-Forwarded-Proto", "wss"),
+        ("Forwarded", "for=192.0.2.9;proto=wss"),
+    ] {
+        let denied = open(secure, clear);
+        assert_eq!(denied.expect(403).problem()["type"], foreign);
+        origin.expect_untouched();
+    }
+    // The backend speaks no WebSocket, and has to be asked to say so.
+    open(("X-Forwarded-Proto", "wss"), OWN).expect(200);
+    open(("X-Forwarded-Proto", "ws"), clear).expect(200);
+    let denied = open(("X-Forwarded-Proto", "ws"), OWN);
+    assert_eq!(denied.expect(403).problem()["type"], foreign);
+}
+
+#[test]
+fn behind_a_proxy_that_changes_the_host_the_origin_that_browsers_see_is_named() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin)
+        .server("plaintext = true\ntrusted_proxies = [\"127.0.0.1\"]")
+        .with("[[blueprints]]\nname = \"inner\"\nupstream = \"legacy\"\nauth = \"public\"\n\
+               [[blueprints.routes]]\npath = \"/named\"\ncsrf = { origins = [\"https://app.example\"] }\n\
+               [[blueprints.routes]]\npath = \"/silent\"\n")
+        .start();
+    let ask = |path: &str, page: (&str, &str)| {
+        let seen = [
+            ("X-Forwarded-Host", "app.example"),
+            ("X-Forwarded-Proto", "https"),
+            SAME,
+            page,
+            SESSION,
+        ];
+        let asked =
+            form("POST", path, &seen).replace("app.example\r\nContent", "legacy\r\nContent");
+        assert!(asked.contains("Host: legacy\r\n"), "{asked}");
+        let mut client = gate.http();
+        client.send(asked).response()
+    };
+    expect_refused(&ask("/silent", OWN));
+    expect_refused(&ask("/named", EVIL));
+    origin.expect_untouched();
+    ask("/named", OWN).expect(200);
+}
+
+#[test]
 fn explain_and_check_say_whose_pages_may_act() {
     let origin = Origin::echo();
     let gate = Gate::before(&origin).issuer_without_keys().with(

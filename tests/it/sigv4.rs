@@ -682,6 +682,35 @@ fn b42_a_presigned_signature_stays_here() {
 }
 
 #[test]
+fn a28_a_form_may_have_a_presigned_address_and_a_header_it_has_not() {
+    let origin = Origin::echo();
+    let gate = gate_with(&origin, ("presigned = true", "", ""));
+    let foreign = |signed: &Signed| {
+        let page = [
+            ("Origin", "https://evil.example"),
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Cookie", "s=1"),
+        ];
+        let signed = page
+            .into_iter()
+            .fold(signed.clone(), |signed, (name, value)| {
+                signed.add(name, value)
+            });
+        signed.to(&gate)
+    };
+    let presigned = draft("POST", "/transfer", b"").with("way", "query").sign();
+    let refused = foreign(&presigned);
+    assert_eq!(
+        refused.expect(403).problem()["type"],
+        "urn:portcullis:problem:csrf"
+    );
+    origin.expect_untouched();
+    presigned.to(&gate).expect(200);
+    let by_hand = draft("POST", "/transfer", b"").sign();
+    foreign(&by_hand).expect(200);
+}
+
+#[test]
 fn b42_two_signers_of_one_key_are_an_error_of_the_file() {
     let origin = Origin::echo();
     let check = |region: &str| {

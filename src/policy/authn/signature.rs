@@ -142,6 +142,11 @@ impl Signature {
         signer::is_brought(&self.signers, &signer::message(exchange))
     }
 
+    /// Whether a link could have brought the signature.
+    pub(super) fn may_be_linked(&self, exchange: &Exchange) -> bool {
+        signer::may_be_linked(&self.signers, &signer::message(exchange))
+    }
+
     /// Verifies the signature, if one came, as far as the head can show.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub static SECTION: Section = Section {
         Key::new(
             "mode",
             Kind::Choice(Mode::WORDS),
-            "enforce, monitor or off; in monitor mode what would be denied is left to the backend, off leaves it everything",
+            "enforce, monitor or off; in monitor mode what would be denied is left to the backend, off leaves it everything but what `csrf` judges",
             "\"enforce\"",
         ),
         Key::new(

@@ -193,6 +193,12 @@ fn what_cors_lets_an_origin_do_it_may() {
     assert!(!act(star, &[("origin", EVIL), SESSION]));
     assert!(!act(star, &[("origin", "null")]));
     assert!(!act("mode = 'off'", &[shop]));
+    // A form is nothing that `cors` speaks of: nobody is to be signed in by another site's.
+    let form = ("sec-fetch-mode", "navigate");
+    assert!(!act(star, &[("origin", EVIL), form]));
+    assert!(!act(visitors, &[shop, form, SESSION]));
+    let named = Route::public("origins = ['https://shop.example']");
+    assert_eq!(named.post(&[shop, form, SESSION]), None);
 }
 
 #[test]
@@ -301,6 +307,31 @@ fn the_origins_of_cors_open_websockets_and_a_star_names_nobody() {
     let any = Route::with_cors("", "websocket = 'any'");
     assert!(any.open(&[("origin", SHOP), ("origin", EVIL)]).is_some());
     assert_eq!(any.post(&[("origin", EVIL)]), Some("other-origin"));
+}
+
+#[test]
+fn an_origin_opens_websockets_in_the_name_of_its_visitor_where_cors_says_so() {
+    let listed = "origins = ['https://shop.example']";
+    let visitors = format!("{listed}\ncredentials = true");
+    let any = "websocket = 'any'";
+    for (cors, fields, opens) in [
+        (listed, &[SESSION][..], false),
+        (listed, &[("authorization", "Basic x")], false),
+        (listed, &[("authorization", "Bearer x")], true),
+        (listed, &[], true),
+        (&visitors, &[SESSION], true),
+        (any, &[SESSION], true),
+    ] {
+        let fields = [&[("origin", SHOP)], fields].concat();
+        let opened = Route::with_cors("", cors).open(&fields).is_none();
+        assert_eq!(opened, opens, "{cors} {fields:?}");
+    }
+    // The cookie is nothing that such a backend goes by.
+    let by_hand = Route {
+        cors: compiled(listed, cors::compile),
+        ..Route::asking("require = ['bearer']")
+    };
+    assert_eq!(by_hand.open(&[("origin", SHOP), SESSION]), None);
 }
 
 #[test]
