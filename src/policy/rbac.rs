@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use super::{challenge::challenge, mode::Mode, protected_resource, roles::RoleBook};
 use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
-    exchange::{Exchange, principal::Principal},
+    exchange::{
+        Exchange,
+        principal::{Principal, Withheld},
+    },
     wire::halt::{Halt, Reason, Refusal, Stage},
 };
 
@@ -210,16 +213,6 @@ impl Demand {
             && self.all.iter().all(|names| names.meet(held))
             && !self.none.meet(held)
     }
-
-    /// Whether the principal meets the rules with what he has of this kind. What is withheld from him counts for `none` alone.
-    fn admits(&self, principal: &Principal, kind: Held) -> bool {
-        let withheld = principal.withheld.as_deref();
-        let (held, withheld) = match kind {
-            Held::Roles => (&principal.roles, withheld.map(|names| &names.roles)),
-            Held::Scopes => (&principal.scopes, withheld.map(|names| &names.scopes)),
-        };
-        self.holds(held) && !withheld.is_some_and(|names| self.none.meet(names))
-    }
 }
 
 impl Names {
@@ -240,6 +233,35 @@ impl Names {
 }
 
 impl Rbac {
+    /// What the principal lacks, or has and should not.
+    fn missing(&self, principal: &Principal) -> Option<Reason> {
+        if !self.roles.holds(&principal.roles) {
+            Some(Reason::RoleMissing)
+        } else if !self.permissions.holds(&principal.roles) {
+            Some(Reason::PermissionMissing)
+        } else if !self.scopes.holds(&principal.scopes) {
+            Some(Reason::ScopeMissing)
+        } else {
+            self.shut_out_by(principal.withheld.as_deref()?)
+        }
+    }
+
+    /// Which `none` names something that is withheld.
+    #[cold]
+    fn shut_out_by(&self, withheld: &Withheld) -> Option<Reason> {
+        let kinds = [
+            (&self.roles, &withheld.roles, Reason::RoleMissing),
+            (
+                &self.permissions,
+                &withheld.roles,
+                Reason::PermissionMissing,
+            ),
+            (&self.scopes, &withheld.scopes, Reason::ScopeMissing),
+        ];
+        let mut kinds = kinds.into_iter();
+        kinds.find_map(|(demand, names, reason)| demand.none.meet(names).then_some(reason))
+    }
+
     /// Each kind of rule that is stated: its name, what it asks for, what the caller has to meet it with.
     fn stated(&self) -> impl Iterator<Item = (&'static str, &Demand, Held)> {
         let demands = [
@@ -289,7 +311,7 @@ impl Rbac {
                 Held::Roles => &principal.roles,
                 Held::Scopes => &principal.scopes,
             };
-            let outcome = if demand.admits(&principal, kind) {
+            let outcome = if demand.holds(held) {
                 "holds"
             } else {
                 "does not hold"
@@ -342,13 +364,7 @@ pub fn admit(policy: &Rbac, exchange: &mut Exchange) -> Result<(), Halt> {
     let Some(principal) = &exchange.principal else {
         return Ok(());
     };
-    let reason = if !policy.roles.admits(principal, Held::Roles) {
-        Reason::RoleMissing
-    } else if !policy.permissions.admits(principal, Held::Roles) {
-        Reason::PermissionMissing
-    } else if !policy.scopes.admits(principal, Held::Scopes) {
-        Reason::ScopeMissing
-    } else {
+    let Some(reason) = policy.missing(principal) else {
         return Ok(());
     };
     let refusal = refuse(policy, exchange, reason);
@@ -367,7 +383,6 @@ fn refuse(policy: &Rbac, exchange: &Exchange, reason: Reason) -> Halt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::principal::Withheld;
     use crate::policy::{roles, trial};
 
     fn names(list: &[&str]) -> Vec<Box<str>> {
@@ -400,31 +415,31 @@ mod tests {
 
     #[test]
     fn what_is_withheld_lets_nobody_in_and_still_shuts_out() {
-        let rules = |any: &[&str], none: &[&str]| {
-            let rules = Rules {
-                any: names(any),
-                none: names(none),
-                ..Rules::default()
-            };
-            Demand::new(rules, &|name| vec![name.into()])
-        };
         let principal = Principal {
-            roles: names(&["a"]),
+            roles: names(&["reader"]),
             withheld: Some(Box::new(Withheld {
-                roles: names(&["x"]),
+                roles: names(&["admin", "fraud"]),
                 scopes: names(&["y"]),
             })),
             ..Principal::named("alice", "corp".into())
         };
-        for (demand, roles, scopes) in [
-            (rules(&["a"], &[]), true, false),
-            (rules(&["x"], &[]), false, false),
-            (rules(&[], &["x"]), false, true),
-            (rules(&[], &["y"]), true, false),
-            (rules(&[], &["z"]), true, true),
+        for (rules, missing) in [
+            ("roles = { any = ['reader'] }", None),
+            ("roles = { any = ['admin'] }", Some(Reason::RoleMissing)),
+            (
+                "roles = { none = ['suspended'] }",
+                Some(Reason::RoleMissing),
+            ),
+            (
+                "permissions = { none = ['users.remove'] }",
+                Some(Reason::PermissionMissing),
+            ),
+            ("scopes = { any = ['y'] }", Some(Reason::ScopeMissing)),
+            ("scopes = { none = ['y'] }", Some(Reason::ScopeMissing)),
+            ("scopes = { none = ['z'] }", None),
         ] {
-            assert_eq!(demand.admits(&principal, Held::Roles), roles, "{demand}");
-            assert_eq!(demand.admits(&principal, Held::Scopes), scopes, "{demand}");
+            let rbac = rbac(&format!("{SHOP}{rules}"));
+            assert_eq!(rbac.missing(&principal), missing, "{rules}");
         }
     }
 
