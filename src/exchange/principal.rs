@@ -40,7 +40,8 @@ pub struct Principal {
     pub amr: Vec<Box<str>>,
     /// What the caller must hold beside the credential; asked for with every request.
     pub binding: Option<Binding>,
-    /// The claims that conditions of the file read, of those that the credential has; `None` where no condition reads any.
+    /// Of the claims that the credential has those that conditions of the file read, or the list of revoked tokens; `None`
+    /// where neither reads any.
     pub claims: Option<Box<Map<String, Value>>>,
     /// What the backend is told.
     pub headers: IdentityHeaders,

@@ -24,12 +24,14 @@ pub use super::issuers::Issuers;
 use super::jwks::{KeySet, KeySetError};
 use super::jws::{Algorithm, KeyKind};
 use super::kept::{self, KeptError, Origin};
+pub use super::revocations::LOOKED_UP;
 use super::revocations::{RevocationError, Revocations};
 pub use super::rules::{
     Asked, ClientAuth, DpopRules, Fetching, Introspection, IssuerConfig, IssuerRules, KeySource,
     MAX_TOKEN_BYTES, TokenType,
 };
 use crate::crypto::rng;
+use crate::exchange::principal::Principal;
 use crate::state::tokens::VerifiedTokens;
 use crate::state::{
     clock::unix_seconds,
@@ -214,6 +216,17 @@ impl Issuer {
             Some(list) if list.covers(claims)? => Err(TokenError::Revoked),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the list of revoked tokens names one that was accepted before; by what its principal keeps of it, see
+    /// [`LOOKED_UP`].
+    pub fn has_revoked(&self, principal: &Principal) -> bool {
+        let (list, claims) = (&self.revoked, principal.claims.as_deref());
+        let covered = list
+            .as_ref()
+            .zip(claims)
+            .map(|(list, claims)| list.covers(claims));
+        matches!(covered, Some(Ok(true) | Err(_)))
     }
 
     /// How many entries each bounded table has: verified tokens, held answers, revoked tokens and subjects.

@@ -18,6 +18,9 @@ const MAX_BYTES: u64 = 16 << 20;
 /// The most lines that name something.
 pub const MAX_ENTRIES: usize = 200_000;
 
+/// The claims by which tokens are looked up.
+pub const LOOKED_UP: [&str; 3] = ["jti", "sub", "iat"];
+
 /// Why a list cannot be used. For the operator.
 #[derive(Debug, Error)]
 pub enum RevocationError {

@@ -40,7 +40,7 @@ pub struct IssuerRules {
     pub token_type: TokenType,
     /// Where the roles stand.
     pub roles: Vec<ClaimPath>,
-    /// The claims that a principal keeps, since a condition reads them.
+    /// The claims that a principal keeps, since a condition, or the list of revoked tokens, reads them.
     pub kept: Vec<Box<str>>,
     /// How far clocks may differ.
     pub leeway: Duration,

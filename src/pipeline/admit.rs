@@ -195,7 +195,7 @@ async fn identify<'a>(
 
 /// Connections outlive reloads and the certificates of their clients: whatever is asked on one whose certificate holds no
 /// more is refused, as its handshake would be.
-fn still_holds(
+pub(super) fn still_holds(
     snapshot: &Snapshot,
     certificate: &ClientCertificate,
     started: Instant,
@@ -208,14 +208,19 @@ fn still_holds(
     clients.thing.judge(certificate, now)
 }
 
-/// The connection ends with the answer, so that the client is told by the next handshake.
-fn distrusted(why: Distrust, version: Version) -> Halt {
-    let (reason, detail) = match why {
+/// The reason, and the finer word for the log.
+pub(super) const fn reason_of(why: Distrust) -> (Reason, &'static str) {
+    match why {
         Distrust::Expired => (Reason::CertificateExpired, "expired"),
         Distrust::Revoked => (Reason::CertificateRevoked, "revoked"),
         Distrust::RevocationUnknown => (Reason::CertificateUnknown, "revocation-unknown"),
         Distrust::Untrusted => (Reason::CertificateUnknown, "authority"),
-    };
+    }
+}
+
+/// The connection ends with the answer, so that the client is told by the next handshake.
+fn distrusted(why: Distrust, version: Version) -> Halt {
+    let (reason, detail) = reason_of(why);
     let refusal = Refusal::new(Stage::Authn, reason).detail(detail);
     if version <= Version::HTTP_11 {
         let close = HeaderValue::from_static("close");

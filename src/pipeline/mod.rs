@@ -23,6 +23,7 @@ pub mod proof;
 pub mod record;
 pub mod rescue;
 pub mod respond;
+mod standing;
 pub mod tunnel;
 pub mod worker;
 

@@ -4,7 +4,10 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
-use super::record::{Cause, Ending, Recording};
+use super::{
+    record::{Cause, Ending, Recording},
+    standing,
+};
 use crate::{
     observe::access::Decision,
     upstream::{
@@ -70,9 +73,12 @@ impl Tunnel {
         // A client that leaves before it has its 101 leaves no tunnel behind.
         let (client, backend) = tokio::try_join!(client, backend).ok()?;
         let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        let passed = tunnel::run(&mut client, &mut backend, bounds).await;
+        let mut withdrawn = None;
+        let stop = async { withdrawn = Some(standing::withdrawn(&recording).await) };
+        let passed = tunnel::run(&mut client, &mut backend, bounds, stop).await;
         recording.passed(passed.up, passed.down);
-        match cause_of(passed.end) {
+        let withdrawn = withdrawn.map(|cause| (Decision::Refused, cause));
+        match withdrawn.or_else(|| cause_of(passed.end)) {
             Some((decision, cause)) => recording.cut(decision, cause),
             None if passed.end == End::Whole => recording.end(Ending::Whole),
             None => {}
@@ -88,7 +94,7 @@ impl Tunnel {
 /// What the line says of a tunnel that was cut; one whose client left is aborted, as any request is.
 fn cause_of(end: End) -> Option<(Decision, Cause)> {
     let (decision, reason, detail) = match end {
-        End::Whole | End::ClientLeft => return None,
+        End::Whole | End::ClientLeft | End::Stopped => return None,
         End::BackendBroke => (Decision::Failed, Reason::UpstreamBroken, Some("tunnel-cut")),
         End::Idle => (Decision::Refused, Reason::TunnelIdle, None),
         End::Age => (Decision::Refused, Reason::TunnelAge, None),

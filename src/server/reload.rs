@@ -242,6 +242,7 @@ impl Reloader {
                 if let Ok(level) = in_use.snapshot.server.log.level.parse() {
                     log::set_level(level);
                 }
+                self.survivors.reloads.send_replace(());
                 self.survivors.metrics.reload(ReloadOutcome::Applied);
                 tracing::info!("configuration reloaded");
                 self.tell_of_restart(&in_use.snapshot);

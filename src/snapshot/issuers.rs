@@ -10,7 +10,7 @@ use crate::{
         fetch::Authorities,
         issuer::{
             Asked, ClientAuth, Fetching, Introspection, IssuerConfig, IssuerRules, KeySource,
-            TokenType,
+            LOOKED_UP, TokenType,
         },
         jws::Algorithm,
     },
@@ -91,6 +91,11 @@ pub fn compile(root: &Reader<'_>, survivors: &Survivors, kept: &[Box<str>]) -> I
     for (name, at, reader) in root.named("issuers") {
         let issuer = compile_one(name, at, &reader).and_then(|mut config| {
             config.rules.kept = kept.to_vec();
+            if config.revoked.is_some() {
+                let missing = LOOKED_UP.into_iter().map(Box::from);
+                let missing = missing.filter(|name| !kept.contains(name));
+                config.rules.kept.extend(missing);
+            }
             survivors
                 .issuers
                 .prepare(config)

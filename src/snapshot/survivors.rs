@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustls::server::ProducesTickets;
+use tokio::sync::watch;
 
 use super::{certificates::Certificate, client_trust::ClientTrust};
 use crate::{
@@ -59,6 +60,8 @@ pub struct Survivors {
     pub metrics: Arc<Metrics>,
     /// Threads that serve: the number of pools of an endpoint.
     pub workers: usize,
+    /// Told of each reload, once what it brings is in force.
+    pub reloads: watch::Sender<()>,
     tickets: OnceLock<Arc<dyn ProducesTickets>>,
 }
 
@@ -97,6 +100,7 @@ impl Survivors {
             hasher: KeyHasher::new(),
             metrics: Arc::new(metrics),
             workers,
+            reloads: watch::Sender::new(()),
             tickets: OnceLock::new(),
         }
     }

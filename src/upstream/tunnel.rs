@@ -47,6 +47,8 @@ pub enum End {
     Age,
     /// Bytes.
     Bytes,
+    /// Whoever opened it may have it no longer.
+    Stopped,
 }
 
 /// What became of a tunnel.
@@ -60,8 +62,13 @@ pub struct Passed {
     pub end: End,
 }
 
-/// Passes bytes between the two sides until the end. Neither is closed but where the other one has ended.
-pub async fn run<C, B>(client: &mut C, backend: &mut B, bounds: Bounds) -> Passed
+/// Passes bytes between the two sides until the end, or until `stop`. Neither is closed but where the other one has ended.
+pub async fn run<C, B>(
+    client: &mut C,
+    backend: &mut B,
+    bounds: Bounds,
+    stop: impl Future<Output = ()>,
+) -> Passed
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -87,6 +94,7 @@ where
         biased;
         ended = both => ended.map_or_else(|end| end, |_| End::Whole),
         end = clock.run_out(bounds) => end,
+        () = stop => End::Stopped,
     };
     Passed {
         up: up.load(Relaxed),
@@ -196,6 +204,8 @@ impl Bounds {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use tokio::io::{DuplexStream, duplex};
 
     use super::*;
@@ -213,8 +223,9 @@ mod tests {
     ) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<Passed>) {
         let (client, mut near_client) = duplex(room);
         let (backend, mut near_backend) = duplex(room);
-        let task =
-            tokio::spawn(async move { run(&mut near_client, &mut near_backend, bounds).await });
+        let task = tokio::spawn(async move {
+            run(&mut near_client, &mut near_backend, bounds, pending()).await
+        });
         (client, backend, task)
     }
 

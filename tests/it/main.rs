@@ -70,3 +70,4 @@ mod tunnels;
 mod upstream;
 mod webhooks;
 mod websocket;
+mod withdrawn;

@@ -15,7 +15,7 @@ use crate::harness::process::Process;
 use crate::harness::python::{python, run_json};
 use crate::harness::{Client, Conn, Gate, Origin, eventually};
 
-const HANDSHAKE: [(&str, &str); 4] = [
+pub const HANDSHAKE: [(&str, &str); 4] = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Version", "13"),
@@ -46,7 +46,7 @@ fn switching(then: impl Fn(&mut Conn) -> io::Result<()> + Send + Sync + 'static)
 }
 
 /// A backend that sends back each byte that comes.
-fn mirror() -> Origin {
+pub fn mirror() -> Origin {
     switching(|conn| {
         loop {
             let byte = conn.exactly(1)?;
@@ -64,7 +64,7 @@ fn open(gate: &Running) -> Client {
 }
 
 /// Has `tests/apps/websocket.py` do something with the gate.
-fn websocket(gate: &Running, what: &str, instruction: &Value) -> Value {
+pub fn websocket(gate: &Running, what: &str, instruction: &Value) -> Value {
     let mut instruction = instruction.clone();
     instruction["do"] = json!(what);
     instruction["address"] = json!(gate.proxy.https().to_string());
