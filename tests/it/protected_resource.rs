@@ -178,3 +178,45 @@ fn two_resources_of_one_address_are_an_error_of_the_file() {
         assert!(sound, "{second}: {told}");
     }
 }
+
+#[test]
+fn explain_says_that_the_gate_answers_for_the_metadata() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).issuer_without_keys().with(POLICY);
+    let file = gate.write().display().to_string();
+    let text = std::fs::read_to_string(&file).expect("the file");
+    let explain = |method: &str, path: &str| {
+        let url = format!("https://app.example{path}");
+        let output = portcullis_verb(&["explain", "-c", &file, method, &url]);
+        let told = String::from_utf8(output.stdout).expect("text");
+        assert!(output.status.success(), "{told}");
+        told
+    };
+    let told = explain("GET", METADATA);
+    let resource = text
+        .lines()
+        .position(|line| line.starts_with("resource = "));
+    let place = format!(
+        "metadata of the protected resource `https://app.example/api` ({file}:{})",
+        resource.expect("a resource") + 1
+    );
+    for wanted in [
+        "verdict      answered by the gate at stage route",
+        &place,
+        "answered: 200",
+        "authn       not reached",
+        "HTTP/1.1 200 OK",
+        "content-type: application/json",
+        "cache-control: public, max-age=3600",
+    ] {
+        assert!(told.contains(wanted), "{wanted}: {told}");
+    }
+    let told = explain("POST", METADATA);
+    for wanted in ["refused: 405 method-not-allowed", "allow: GET, HEAD"] {
+        assert!(told.contains(wanted), "{wanted}: {told}");
+    }
+    let told = explain("GET", &format!("{METADATA}/pay"));
+    assert!(told.contains("blueprint `pages`"), "{told}");
+    assert!(!told.contains("metadata of"), "{told}");
+    origin.expect_untouched();
+}
