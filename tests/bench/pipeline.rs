@@ -6,7 +6,8 @@
 //!
 //! `pipeline --clock ROW` prints the nanoseconds of one run, the best of many, on the machine at hand.
 //!
-//! `pipeline --signatures` prints what it costs to verify signed requests, see [`signatures`].
+//! `pipeline --signatures` prints what it costs to verify signed requests, see [`signatures`], and what a proof of
+//! possession and a condition cost, see [`possession`].
 //!
 //! `pipeline --growth` prints what [`growth`] measures, for `tests/bench/growth`.
 
@@ -40,6 +41,7 @@ use portcullis::{
 };
 
 mod growth;
+mod possession;
 mod signatures;
 
 #[global_allocator]
@@ -130,7 +132,10 @@ fn main() -> ExitCode {
     let found = |name: &str| ROWS.iter().find(|(row, _)| *row == name);
     match arguments.as_slice() {
         [word] if word == "--growth" => growth::report(),
-        [word] if word == "--signatures" => signatures::report(),
+        [word] if word == "--signatures" => {
+            signatures::report();
+            possession::report();
+        }
         [word, row] if word == "--clock" && found(row).is_some() => {
             if let Some((row, step)) = found(row) {
                 clock_row(row, *step);
