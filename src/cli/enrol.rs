@@ -1,7 +1,8 @@
 //! `portcullis enrol`: gives somebody an authenticator app as second factor, with the address that the app is told.
 //!
 //! The secret is shown this once; the account keeps it sealed. A running gate reads the account when its page is next
-//! asked, so nothing has to be reloaded. It is to be run as the user that the gate runs as.
+//! asked, so nothing has to be reloaded. It is to be run as the user that the gate runs as. With `--invite` it gives a code
+//! instead, with which somebody enrols in the browser.
 
 use std::{
     fs::DirBuilder,
@@ -25,6 +26,9 @@ use crate::{
     state::{clock, sessions::Owner},
 };
 
+const ENROLLED: &str = "the address is shown this once; whoever has it has the second factor";
+const INVITED: &str = "the code is shown this once and counts for 24 hours; whoever has it beside the credential enrols";
+
 /// `enrol`
 #[derive(Clone, Debug, Args)]
 pub struct EnrolArgs {
@@ -33,9 +37,12 @@ pub struct EnrolArgs {
     /// Who says who it is: a name of `[issuers.NAME]`, or `api_keys`, `client_certificates`, `signers`
     #[arg(long, value_name = "NAME")]
     issuer: String,
-    /// Take the place of an authenticator app that is enrolled
+    /// Take the place of an authenticator app that is enrolled; with `--invite`, of all that is
     #[arg(long)]
     replace: bool,
+    /// Print an invitation instead, with which the account enrols in the browser, once within 24 hours
+    #[arg(long)]
+    invite: bool,
     /// Whose second factor it is: the subject, as the access line has it in `enduser.id`
     subject: String,
 }
@@ -64,10 +71,15 @@ pub fn run(args: &EnrolArgs) -> ExitCode {
         issuer: issuer.as_str().into(),
         subject: args.subject.as_str().into(),
     };
-    match enrol(factor, &owner, args.replace) {
-        Ok(address) => {
-            eprintln!("note: the address is shown this once; whoever has it has the second factor");
-            print(format!("{}\n", *address).as_bytes())
+    let (done, note) = if args.invite {
+        (invite(factor, &owner, args.replace), INVITED)
+    } else {
+        (enrol(factor, &owner, args.replace), ENROLLED)
+    };
+    match done {
+        Ok(text) => {
+            eprintln!("note: {note}");
+            print(format!("{}\n", *text).as_bytes())
         }
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -117,6 +129,26 @@ fn enrol(factor: &SecondFactor, owner: &Owner, replace: bool) -> anyhow::Result<
     accounts.put_totp(&mut account, &secret, (clock::unix_seconds(), 0));
     accounts.save(&account).context("cannot use the account")?;
     Ok(totp::enrolment(&factor.service, &owner.subject, &secret))
+}
+
+fn invite(
+    factor: &SecondFactor,
+    owner: &Owner,
+    replace: bool,
+) -> anyhow::Result<Zeroizing<String>> {
+    let accounts = &factor.accounts;
+    prepare(accounts.folder())?;
+    let read = accounts.load(owner);
+    let account = read.context("cannot use the account")?;
+    if account.is_some_and(|account| account.is_enrolled()) && !replace {
+        bail!(
+            "the account has a second factor\nhint: `--replace` takes away all that it has and invites it anew"
+        );
+    }
+    let mut account = Account::new(owner);
+    let code = accounts.invite(&mut account, clock::unix_seconds());
+    accounts.save(&account).context("cannot use the account")?;
+    Ok(code)
 }
 
 /// Makes the folder, for its owner alone.

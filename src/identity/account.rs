@@ -5,12 +5,18 @@
 //! keys of `[session]`, bound to the account, and sealed anew with the newest key whenever the file is written. Files are
 //! read when one of the gate's pages is asked, never for other requests, and not by a thread that serves.
 
+mod invitation;
+mod passkeys;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+pub use invitation::INVITATION;
+pub use passkeys::MOST_PASSKEYS;
 
 use super::whole_file::{self, OWNER_ALONE, ReadError};
 use crate::{
@@ -71,6 +77,12 @@ pub struct Account {
     /// The authenticator app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp: Option<TotpKey>,
+    /// The passkeys, sealed one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    passkeys: Vec<String>,
+    /// The hash of an invitation, sealed until it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    invitation: Option<String>,
 }
 
 /// An authenticator app.
@@ -93,7 +105,14 @@ impl Account {
             issuer: (*owner.issuer).to_owned(),
             subject: (*owner.subject).to_owned(),
             totp: None,
+            passkeys: Vec::new(),
+            invitation: None,
         }
+    }
+
+    /// Whether it has a factor.
+    pub fn is_enrolled(&self) -> bool {
+        self.totp.is_some() || !self.passkeys.is_empty()
     }
 }
 
@@ -160,7 +179,9 @@ impl Accounts {
 
     /// Puts an authenticator app with this secret into the account, of which the codes up to `last_step` are used up.
     pub fn put_totp(&self, account: &mut Account, secret: &Secret, (now, last_step): (u64, u64)) {
-        let sealed = self.seal.seal(&purpose(account), FOREVER, secret.expose());
+        let sealed = self
+            .seal
+            .seal(&purpose("totp", account), FOREVER, secret.expose());
         account.totp = Some(TotpKey {
             secret: sealed,
             enrolled: account.totp.as_ref().map_or(now, |totp| totp.enrolled),
@@ -176,7 +197,7 @@ impl Accounts {
         let Some(totp) = &account.totp else {
             return Ok(None);
         };
-        let opened = self.seal.open(&purpose(account), &totp.secret, 0)?;
+        let opened = self.seal.open(&purpose("totp", account), &totp.secret, 0)?;
         Ok(Some(Secret::new(opened.to_vec())))
     }
 
@@ -186,12 +207,13 @@ impl Accounts {
     }
 }
 
-fn purpose(account: &Account) -> Vec<u8> {
+/// What something of this kind in the account is sealed for.
+fn purpose(kind: &str, account: &Account) -> Vec<u8> {
     let owner = Owner {
         issuer: account.issuer.as_str().into(),
         subject: account.subject.as_str().into(),
     };
-    [b"totp ".as_slice(), &name_of(&owner)].concat()
+    [kind.as_bytes(), b" ", &name_of(&owner)].concat()
 }
 
 #[cfg(test)]

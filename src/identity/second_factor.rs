@@ -4,12 +4,17 @@
 //! written has not been used and proves nothing. All of it blocks, so it is not for a thread that serves. Whom the factor
 //! is asked of, and what is shown, is decided elsewhere.
 
+mod passkey;
+
 use std::{net::IpAddr, sync::Arc, time::Duration};
+
+pub use passkey::{Enrolled, Enrolment, PASSKEY_METHODS, Right, handle_of};
 
 use super::{
     account::{Account, AccountError, Accounts, name_of},
     session::SessionCookie,
     totp::{self, Code},
+    webauthn::RelyingParty,
 };
 use crate::{
     crypto::digest::sha256_of,
@@ -35,6 +40,8 @@ pub struct SecondFactor {
     /// What authenticator apps show beside the account.
     pub service: Box<str>,
     class: Arc<str>,
+    /// Whose passkeys count; none do without it.
+    party: Option<RelyingParty>,
     tries: Arc<Tries>,
     hasher: KeyHasher,
 }
@@ -53,10 +60,12 @@ pub struct Caller {
 pub enum Found {
     /// It is right, proven in this way; the account is to be written.
     Right(Box<Account>, &'static [&'static str]),
-    /// It is wrong.
-    Wrong,
+    /// It is wrong; the word for the log says why.
+    Wrong(&'static str),
     /// It was right once.
     Again,
+    /// The code of an invitation is right.
+    Invited,
     /// The account has no such factor.
     Nothing,
 }
@@ -68,6 +77,8 @@ pub enum Verdict {
     Right(Factor),
     /// It is not; the word for the log says why.
     Wrong(&'static str),
+    /// The code of an invitation is right, so that something may be enrolled.
+    Invited,
     /// Nothing is enrolled that could be.
     Unenrolled,
     /// Too many were wrong: how long it is until the next look.
@@ -89,6 +100,7 @@ impl SecondFactor {
             accounts,
             service: service.into(),
             class: class.into(),
+            party: None,
             tries,
             hasher,
         }
@@ -105,7 +117,7 @@ impl SecondFactor {
     /// See [`AccountError`].
     pub fn is_enrolled(&self, owner: &Owner) -> Result<bool, AccountError> {
         let account = self.accounts.load(owner)?;
-        Ok(account.is_some_and(|account| account.totp.is_some()))
+        Ok(account.is_some_and(|account| account.is_enrolled()))
     }
 
     /// Looks at a code; `None` is one that is no code at all.
@@ -116,7 +128,7 @@ impl SecondFactor {
             };
             let now = clock::unix_seconds();
             let Some(step) = code.and_then(|code| totp::step_of(&secret, code, now)) else {
-                return Ok(Found::Wrong);
+                return Ok(Found::Wrong("wrong"));
             };
             let used = account.totp.as_ref().map_or(0, |totp| totp.last_step);
             let name = sha256_of(&[&name_of(&caller.owner), &step.to_be_bytes()]);
@@ -178,7 +190,8 @@ impl SecondFactor {
                 };
                 (Outcome::Right, Verdict::Right(factor))
             }
-            Found::Wrong => (Outcome::Wrong, Verdict::Wrong("wrong")),
+            Found::Wrong(why) => (Outcome::Wrong, Verdict::Wrong(why)),
+            Found::Invited => (Outcome::Right, Verdict::Invited),
             Found::Again => (Outcome::Again, Verdict::Wrong("again")),
             Found::Nothing => (Outcome::Wrong, Verdict::Unenrolled),
         })

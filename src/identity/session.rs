@@ -8,8 +8,13 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
+use super::webauthn::Challenge;
 use crate::{
-    crypto::seal::{Seal, Unopened},
+    crypto::{
+        rng,
+        seal::{Seal, Unopened},
+        secret::Secret,
+    },
     state::sessions::{Factor, Full, Id, Owner, Refused, Rules, Session, Sessions},
     wire::{cookie, own_space},
 };
@@ -18,6 +23,8 @@ use crate::{
 const LONGEST: usize = 256;
 /// How long a browser may take before it is sent back, in seconds.
 const RETURN: u64 = 600;
+/// How long an authenticator may take to answer, in seconds (Web Authentication Level 3 §15.1).
+const ANSWER: u64 = 300;
 /// The longest path and query that a browser is sent back to.
 pub const LONGEST_TARGET: usize = 4096;
 
@@ -142,6 +149,33 @@ impl SessionCookie {
         own_space::stays_here(&target).then_some(target)
     }
 
+    /// A new challenge for an authenticator, which counts once and for five minutes; `None` when the session is over.
+    pub fn ask(&self, id: &Id, now: u64) -> Option<Challenge> {
+        let mut challenge = Challenge::default();
+        rng::fill(&mut challenge);
+        let until = now.saturating_add(ANSWER);
+        self.sessions.ask(id, challenge, until)?;
+        Some(challenge)
+    }
+
+    /// The challenge that was given out last, if it still counts; it does not from now on.
+    pub fn take_asked(&self, id: &Id, now: u64) -> Option<Challenge> {
+        self.sessions.take_asked(id, now)
+    }
+
+    /// A secret that a page gives to its browser to bring back in the same session, sealed for ten minutes.
+    pub fn seal_secret(&self, id: &Id, secret: &Secret, now: u64) -> String {
+        let until = now.saturating_add(RETURN);
+        self.seal
+            .seal(&purpose_of_secret(id), until, secret.expose())
+    }
+
+    /// The secret; `None` for whatever was not sealed for this session.
+    pub fn open_secret(&self, id: &Id, sealed: &str, now: u64) -> Option<Secret> {
+        let opened = self.seal.open(&purpose_of_secret(id), sealed, now).ok()?;
+        Some(Secret::new(opened.to_vec()))
+    }
+
     fn purpose(&self) -> Vec<u8> {
         [b"cookie ", self.name.as_bytes()].concat()
     }
@@ -151,6 +185,10 @@ const ATTRIBUTES: &str = "; Path=/; Secure; HttpOnly; SameSite=Lax";
 
 fn purpose_of_return(id: &Id) -> Vec<u8> {
     [b"return ".as_slice(), id.expose()].concat()
+}
+
+fn purpose_of_secret(id: &Id) -> Vec<u8> {
+    [b"secret ".as_slice(), id.expose()].concat()
 }
 
 fn field(parts: &[&str]) -> HeaderValue {

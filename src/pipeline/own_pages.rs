@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, header};
 use super::{normalise::Arrival, record::Record};
 use crate::{
     exchange::Exchange,
-    portal::{FORM_BYTES, Portal, Visit},
+    portal::{Portal, Visit},
     wire::{
         body::{BodyBounds, ClientBody, Metered},
         halt::{Halt, Reason, Refusal, Reply, Stage},
@@ -21,7 +21,7 @@ pub async fn answer(portal: &Portal, record: &mut Record, arrival: &mut Arrival)
     };
     match visit {
         Visit::Show(visitor) => portal.show(visitor).await,
-        Visit::Judge(visitor) => match form(record, arrival).await {
+        Visit::Judge(visitor) => match form(record, arrival, portal.form_bytes()).await {
             Ok(form) => portal.judge(visitor, &form, &mut record.exchange).await,
             Err(halt) => halt,
         },
@@ -41,19 +41,19 @@ pub fn foretell(portal: &Portal, exchange: &mut Exchange) -> Halt {
     }
 }
 
-/// The whole form, of at most [`FORM_BYTES`].
-async fn form(record: &mut Record, arrival: &mut Arrival) -> Result<Vec<u8>, Halt> {
+/// The whole form, of at most so many bytes.
+async fn form(record: &mut Record, arrival: &mut Arrival, most: u64) -> Result<Vec<u8>, Halt> {
     let headers = record.exchange.headers();
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > FORM_BYTES) {
+    if length.is_some_and(|length| length > most) {
         return Err(too_large());
     }
     let Some(incoming) = arrival.body.take() else {
         return Ok(Vec::new());
     };
     let bounds = BodyBounds {
-        bytes: FORM_BYTES,
+        bytes: most,
         watched_bytes: u64::MAX,
         call: None,
         ..record.snapshot().server.limits.body
@@ -63,7 +63,7 @@ async fn form(record: &mut Record, arrival: &mut Arrival) -> Result<Vec<u8>, Hal
     let ClientBody::Stream(mut metered) = body else {
         return Ok(Vec::new());
     };
-    match read(&mut metered).await {
+    match read(&mut metered, most).await {
         Ok(form) => Ok(form),
         Err(halt) => {
             // What is still to come is read off, so that the client gets the answer.
@@ -73,12 +73,12 @@ async fn form(record: &mut Record, arrival: &mut Arrival) -> Result<Vec<u8>, Hal
     }
 }
 
-async fn read(metered: &mut Metered) -> Result<Vec<u8>, Halt> {
+async fn read(metered: &mut Metered, most: u64) -> Result<Vec<u8>, Halt> {
     let mut form = Vec::new();
     while let Some(piece) = metered.piece().await {
         let piece = piece.map_err(|cut| Halt::refuse(Stage::BodyLimit, cut.0))?;
         form.extend_from_slice(&piece);
-        if u64::try_from(form.len()).unwrap_or(u64::MAX) > FORM_BYTES {
+        if u64::try_from(form.len()).unwrap_or(u64::MAX) > most {
             return Err(too_large());
         }
     }

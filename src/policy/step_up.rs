@@ -18,7 +18,7 @@ use crate::{
     config::{Key, Kind, OneOrMany, Reader, Section},
     exchange::{Exchange, Scheme, principal::Principal},
     identity::{
-        second_factor::{METHODS, SecondFactor},
+        second_factor::{METHODS, PASSKEY_METHODS, SecondFactor},
         session::{LONGEST_TARGET, Shown},
     },
     state::{
@@ -190,12 +190,15 @@ impl StepUp {
 
     /// Whether the gate's own factor, proven this moment, would be enough.
     fn is_met_by(&self, factor: &SecondFactor) -> bool {
-        let at_best = SignIn {
-            acr: Some(factor.class()),
-            amr: METHODS,
-            auth_time: Some(0),
-        };
-        self.shortfall(&at_best, 0).is_none()
+        let passkeys = factor.party().map(|_| PASSKEY_METHODS);
+        [Some(METHODS), passkeys].into_iter().flatten().any(|amr| {
+            let at_best = SignIn {
+                acr: Some(factor.class()),
+                amr,
+                auth_time: Some(0),
+            };
+            self.shortfall(&at_best, 0).is_none()
+        })
     }
 
     /// What the caller needs, for `check -v`.

@@ -2,25 +2,30 @@
 //!
 //! A browser comes here because a route wanted more of it, with the cookie of its session and a sealed way back (`rt`).
 //! [`Portal::visit`] is the part that needs no file: which page, from where, in which session. [`Portal::show`] and
-//! [`Portal::judge`] read the account and answer. Networks, limits, and reading the body are the pipeline's. A page has no
-//! script and no style of its own; what a browser may load for it, [`guard`] says.
+//! [`Portal::judge`] read the account and answer, `enrol` where something is enrolled. Networks, limits, and reading the body
+//! are the pipeline's. A page has no script and no style in itself; what a browser may load for it, [`guard`] says.
 
+mod answers;
+mod enrol;
+mod fields;
 mod page;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{self, CACHE_CONTROL, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{self, CONTENT_TYPE},
 };
 
+use self::answers::{asset, back, ended, invalid, only, shown, unavailable, wrong_with};
 use crate::{
     exchange::{Exchange, principal::Principal},
     identity::{
-        second_factor::{Caller, SecondFactor, Verdict},
+        account::AccountError,
+        second_factor::{Caller, Enrolled, SecondFactor, Verdict},
         session::Shown,
         totp::Code,
+        webauthn::Assertion,
     },
     state::{
         clock,
@@ -29,13 +34,17 @@ use crate::{
     wire::{
         fetch_metadata::{self, Source},
         form,
-        halt::{Halt, Reason, Refusal, Reply, Stage},
+        halt::{Halt, Reason, Refusal, Stage},
         own_space,
     },
 };
 
 /// The largest form that is read, in bytes.
-pub const FORM_BYTES: u64 = 4096;
+const FORM_BYTES: u64 = 4096;
+/// The same where passkeys count: an authenticator may send an id and a statement of its own length.
+const PASSKEY_FORM_BYTES: u64 = 64 * 1024;
+/// How lately a factor must have been shown for another one to be enrolled, in seconds.
+const LATELY: u64 = 300;
 
 /// What guards the gate's own pages, in place of whatever the file says for other answers.
 const GUARD: &[(&str, &str)] = &[
@@ -57,6 +66,9 @@ const GUARD: &[(&str, &str)] = &[
     ("cache-control", "no-store"),
 ];
 
+/// What speaks with authenticators.
+const SCRIPT: &str = include_str!("mfa.js");
+
 /// The compiled pages.
 #[derive(Debug)]
 pub struct Portal {
@@ -65,11 +77,25 @@ pub struct Portal {
     place: Box<str>,
 }
 
-/// Who has come to the page of the second factor, in a session that lives and with a way back that is its own.
+/// Which page is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// That of the second factor.
+    Factor,
+    /// That on which one is enrolled.
+    Enrol,
+}
+
+/// Who has come to a page, in a session that lives and with a way back that is its own.
 #[derive(Debug)]
 pub struct Visitor {
+    page: Page,
     id: Id,
     caller: Caller,
+    /// The origin of the page, as browsers write it.
+    origin: String,
+    /// Whether a factor was shown lately in the session.
+    fresh: bool,
     /// The way back as it came.
     sealed: String,
     /// Where it leads.
@@ -81,7 +107,7 @@ pub struct Visitor {
 pub enum Visit {
     /// Show the page.
     Show(Box<Visitor>),
-    /// Read the form, of at most [`FORM_BYTES`], and judge it.
+    /// Read the form, of at most [`Portal::form_bytes`], and judge it.
     Judge(Box<Visitor>),
 }
 
@@ -109,22 +135,38 @@ impl Portal {
             format!("a page of the gate's own ({})", self.place)
         });
         let reads = matches!(*exchange.method(), Method::GET | Method::HEAD);
-        match exchange.target().judged() {
-            own_space::STYLE if reads => Err(asset(page::STYLE)),
-            own_space::STYLE => Err(only("GET, HEAD")),
-            own_space::MFA if reads => Ok(Visit::Show(Box::new(self.visitor(exchange)?))),
-            own_space::MFA if *exchange.method() == Method::POST => {
-                is_of_this_origin(exchange)?;
-                is_form(exchange)?;
-                Ok(Visit::Judge(Box::new(self.visitor(exchange)?)))
+        let page = match exchange.target().judged() {
+            own_space::STYLE if reads => return Err(asset("text/css; charset=utf-8", page::STYLE)),
+            own_space::SCRIPT if reads => {
+                return Err(asset("text/javascript; charset=utf-8", SCRIPT));
             }
-            own_space::MFA => Err(only("GET, HEAD, POST")),
-            _ => Err(Halt::refuse(Stage::Route, Reason::RouteUnknown)),
+            own_space::STYLE | own_space::SCRIPT => return Err(only("GET, HEAD")),
+            own_space::MFA => Page::Factor,
+            own_space::ENROL => Page::Enrol,
+            _ => return Err(Halt::refuse(Stage::Route, Reason::RouteUnknown)),
+        };
+        if reads {
+            return Ok(Visit::Show(Box::new(self.visitor(page, exchange)?)));
+        }
+        if *exchange.method() != Method::POST {
+            return Err(only("GET, HEAD, POST"));
+        }
+        is_of_this_origin(exchange)?;
+        is_form(exchange)?;
+        Ok(Visit::Judge(Box::new(self.visitor(page, exchange)?)))
+    }
+
+    /// The largest form that is read, in bytes.
+    pub fn form_bytes(&self) -> u64 {
+        if self.factor.party().is_some() {
+            PASSKEY_FORM_BYTES
+        } else {
+            FORM_BYTES
         }
     }
 
     /// Who comes, by the cookie; and where to, by the query.
-    fn visitor(&self, exchange: &mut Exchange) -> Result<Visitor, Halt> {
+    fn visitor(&self, page: Page, exchange: &mut Exchange) -> Result<Visitor, Halt> {
         let now = clock::unix_seconds_at(exchange.started);
         let missing = |detail| Refusal::new(Stage::Mfa, Reason::SessionMissing).detail(detail);
         let (id, session) = match self.factor.session.read(exchange.headers(), now) {
@@ -142,12 +184,23 @@ impl Portal {
         exchange.principal = Some(Arc::new(Principal::named(subject, Arc::clone(issuer))));
         let query = exchange.target().query().unwrap_or_default();
         let sealed = form::field(query, "rt").map_err(|_| invalid("query"))?;
-        let sealed = sealed.ok_or_else(|| missing("no-way-back"))?;
+        let sealed = match sealed {
+            Some(sealed) => sealed,
+            // Whoever enrols one factor more has not come from anywhere.
+            None if page == Page::Enrol => {
+                self.factor.session.seal_target(&id, own_space::ENROL, now)
+            }
+            None => return Err(missing("no-way-back").into()),
+        };
         let target = self.factor.session.open_target(&id, &sealed, now);
         let target = target.ok_or_else(|| missing("way-back"))?;
+        let shown = session.factor.as_ref();
         let client = exchange.client;
         Ok(Visitor {
+            page,
             id,
+            origin: origin_of(exchange),
+            fresh: shown.is_some_and(|shown| now.saturating_sub(shown.at) <= LATELY),
             caller: Caller {
                 owner: session.owner,
                 client,
@@ -157,41 +210,114 @@ impl Portal {
         })
     }
 
-    /// The page, for whoever has something enrolled.
+    /// The page.
     pub async fn show(&self, visitor: Box<Visitor>) -> Halt {
-        let factor = Arc::clone(&self.factor);
-        let owner = visitor.caller.owner.clone();
-        let enrolled = tokio::task::spawn_blocking(move || factor.is_enrolled(&owner)).await;
-        match enrolled {
-            Ok(Ok(true)) => shown(page::code_form(&visitor.asked(), None)),
-            Ok(Ok(false)) => Halt::refuse(Stage::Mfa, Reason::SecondFactorUnknown),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "an account of the second factor cannot be used");
-                unavailable()
-            }
-            Err(error) => {
-                tracing::error!(%error, "a look at an account was broken off");
-                unavailable()
-            }
+        let page = match visitor.page {
+            Page::Factor => self.factor_page(&visitor, None).await,
+            Page::Enrol => self.enrol_page(&visitor).await,
+        };
+        page.unwrap_or_else(|halt| halt)
+    }
+
+    /// The page that asks for what the account has; an account that has nothing is asked for an invitation.
+    async fn factor_page(
+        &self,
+        visitor: &Visitor,
+        wrong: Option<(&'static str, &'static str)>,
+    ) -> Result<Halt, Halt> {
+        let enrolled = self.enrolled(visitor).await?;
+        let asked = visitor.asked();
+        let ceremony = if enrolled.passkeys.is_empty() {
+            None
+        } else {
+            self.ceremony(visitor, &enrolled)?
+        };
+        if !enrolled.app && ceremony.is_none() {
+            let refusal = Refusal::new(Stage::Mfa, Reason::SecondFactorUnknown);
+            return Err(if enrolled.passkeys.is_empty() {
+                refusal.page(page::invitation(&asked, None)).into()
+            } else {
+                // Enrolled for other origins than this one.
+                refusal.detail("other-origin").into()
+            });
         }
+        let message = wrong.map(|(_, message)| message);
+        let page = page::factor(&asked, message, (enrolled.app, ceremony.as_ref()));
+        Ok(match wrong {
+            None => shown(page),
+            Some((detail, _)) => wrong_with(detail, page),
+        })
+    }
+
+    /// What the account has.
+    async fn enrolled(&self, visitor: &Visitor) -> Result<Enrolled, Halt> {
+        let (factor, owner) = (Arc::clone(&self.factor), visitor.caller.owner.clone());
+        let enrolled = blocking(move || factor.enrolled(&owner)).await?;
+        enrolled.map_err(|error: AccountError| {
+            tracing::error!(%error, "an account of the second factor cannot be used");
+            unavailable()
+        })
+    }
+
+    /// What an authenticator is asked next, where passkeys count for the origin of the page.
+    fn ceremony<'a>(
+        &'a self,
+        visitor: &Visitor,
+        enrolled: &'a Enrolled,
+    ) -> Result<Option<page::Ceremony<'a>>, Halt> {
+        let party = self.factor.party();
+        let Some(party) = party.filter(|party| party.has_origin(&visitor.origin)) else {
+            return Ok(None);
+        };
+        let asked = self.factor.session.ask(&visitor.id, clock::unix_seconds());
+        Ok(Some(page::Ceremony {
+            party,
+            challenge: asked.ok_or_else(ended)?,
+            passkeys: &enrolled.passkeys,
+            new: None,
+        }))
     }
 
     /// What a form brings: the way back in a session of a new name, or the page once more.
     pub async fn judge(&self, visitor: Box<Visitor>, body: &[u8], exchange: &mut Exchange) -> Halt {
-        let code = std::str::from_utf8(body)
-            .ok()
-            .and_then(|form| form::field(form, "code").ok().flatten());
-        let Some(code) = code else {
-            return invalid("code");
+        let answer = match (visitor.page, std::str::from_utf8(body)) {
+            (_, Err(_)) => Err(invalid("form")),
+            (Page::Enrol, Ok(form)) => self.judge_enrolment(&visitor, form, exchange).await,
+            (Page::Factor, Ok(form)) => self.judge_factor(&visitor, form, exchange).await,
         };
-        let code = Code::parse(&code);
+        answer.unwrap_or_else(|halt| halt)
+    }
+
+    async fn judge_factor(
+        &self,
+        visitor: &Visitor,
+        form: &str,
+        exchange: &mut Exchange,
+    ) -> Result<Halt, Halt> {
         let (factor, caller) = (Arc::clone(&self.factor), visitor.caller.clone());
-        let judged = tokio::task::spawn_blocking(move || factor.check_code(&caller, code)).await;
-        let verdict = judged.unwrap_or_else(|error| {
-            tracing::error!(%error, "a look at a code was broken off");
-            Verdict::Unavailable
-        });
-        self.answer(verdict, &visitor, exchange)
+        let (verdict, message) = if let Some(shown) = fields::Shown::read(form)? {
+            // Whatever comes of it: a challenge counts once.
+            let now = clock::unix_seconds();
+            let challenge = self.factor.session.take_asked(&visitor.id, now);
+            let look = move || {
+                let answer = Assertion {
+                    credential: &shown.credential,
+                    client_data: &shown.client,
+                    authenticator_data: &shown.data,
+                    signature: &shown.signature,
+                };
+                factor.check_passkey(&caller, challenge, &answer)
+            };
+            (blocking(look).await?, page::WRONG_PASSKEY)
+        } else {
+            let code = Code::parse(&fields::needed(form, "code")?);
+            let look = move || factor.check_code(&caller, code);
+            (blocking(look).await?, page::WRONG)
+        };
+        match verdict {
+            Verdict::Wrong(detail) => self.factor_page(visitor, Some((detail, message))).await,
+            verdict => Ok(self.answer(verdict, visitor, exchange)),
+        }
     }
 
     /// The answer to a try, however the factor was shown.
@@ -201,18 +327,18 @@ impl Portal {
                 // Not the time at which the request came: other tries may have been before it.
                 let now = clock::unix_seconds();
                 let Some(field) = self.factor.session.prove(&visitor.id, proven, now) else {
-                    let refusal = Refusal::new(Stage::Mfa, Reason::SessionMissing);
-                    return refusal.detail("ended-meanwhile").into();
+                    return ended();
                 };
                 exchange.own_cookie = Some(Box::new(field));
                 back(&visitor.target)
             }
             Verdict::Wrong(detail) => {
-                let page = page::code_form(&visitor.asked(), Some(page::WRONG));
                 let refusal = Refusal::new(Stage::Mfa, Reason::SecondFactorWrong);
-                refusal.detail(detail).page(page).into()
+                refusal.detail(detail).into()
             }
-            Verdict::Unenrolled => Halt::refuse(Stage::Mfa, Reason::SecondFactorUnknown),
+            Verdict::Unenrolled | Verdict::Invited => {
+                Halt::refuse(Stage::Mfa, Reason::SecondFactorUnknown)
+            }
             Verdict::Limited(left) => {
                 let seconds = left.as_secs().saturating_add(1);
                 let refusal = Refusal::new(Stage::Mfa, Reason::SecondFactorLimited);
@@ -230,6 +356,23 @@ impl Visitor {
             sealed: &self.sealed,
         }
     }
+}
+
+/// Where the page is, in the form in which browsers name an origin (RFC 6454 §6.2).
+fn origin_of(exchange: &Exchange) -> String {
+    let authority = exchange.authority();
+    match authority.port() {
+        None | Some(443) => format!("https://{}", authority.host()),
+        Some(port) => format!("https://{}:{port}", authority.host()),
+    }
+}
+
+/// Runs what reads and writes files away from the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Halt> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a look at an account was broken off");
+        unavailable()
+    })
 }
 
 /// A form of another origin's page is not what a person here has sent. A client that is no browser says nothing of origins.
@@ -257,53 +400,4 @@ fn is_form(exchange: &Exchange) -> Result<(), Halt> {
     } else {
         Err(invalid("content-type"))
     }
-}
-
-fn invalid(detail: &'static str) -> Halt {
-    let refusal = Refusal::new(Stage::Mfa, Reason::FormInvalid);
-    refusal.detail(detail).into()
-}
-
-fn unavailable() -> Halt {
-    let soon = HeaderValue::from_static("30");
-    Refusal::new(Stage::Mfa, Reason::SecondFactorUnavailable)
-        .with(header::RETRY_AFTER, soon)
-        .into()
-}
-
-fn only(methods: &'static str) -> Halt {
-    let allow = HeaderValue::from_static(methods);
-    Refusal::new(Stage::Route, Reason::MethodNotAllowed)
-        .with(header::ALLOW, allow)
-        .into()
-}
-
-fn back(target: &str) -> Halt {
-    let Ok(location) = HeaderValue::from_str(target) else {
-        return invalid("way-back");
-    };
-    let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
-    reply(StatusCode::SEE_OTHER, headers, Bytes::new())
-}
-
-fn shown(page: Bytes) -> Halt {
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, html)]);
-    reply(StatusCode::OK, headers, page)
-}
-
-fn asset(text: &'static str) -> Halt {
-    let css = HeaderValue::from_static("text/css; charset=utf-8");
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, css)]);
-    reply(StatusCode::OK, headers, Bytes::from_static(text.as_bytes()))
-}
-
-fn reply(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Halt {
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Halt::Reply(Box::new(Reply {
-        stage: Stage::Mfa,
-        status,
-        headers,
-        body,
-    }))
 }

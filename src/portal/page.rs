@@ -1,11 +1,20 @@
 //! The pages as text: HTML that is put together of fixed parts and of values that are escaped on their way in.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 
-use crate::wire::own_space;
+use crate::{
+    identity::webauthn::{Challenge, RelyingParty, cose::ALGORITHMS},
+    wire::own_space,
+};
 
 /// What a person is told after a wrong code.
 pub(super) const WRONG: &str = "That code is not right. Wait for the next one and type it in.";
+/// After a wrong passkey.
+pub(super) const WRONG_PASSKEY: &str = "That passkey did not do. Try once more.";
+/// After a wrong invitation.
+pub(super) const WRONG_INVITATION: &str =
+    "That invitation does not count: it is not right, was used, or is too old.";
 
 /// The looks of the pages.
 pub(super) const STYLE: &str = "\
@@ -15,6 +24,9 @@ h1{font-size:1.5rem;line-height:1.25}\n\
 label{display:block;font-weight:600;margin-top:1.5rem}\n\
 input,button{font:inherit;padding:.5rem .75rem;border-radius:.375rem;border:1px solid #767676}\n\
 input{width:9rem;font-size:1.25rem;letter-spacing:.15em}\n\
+input.long{width:100%;box-sizing:border-box;font-size:1rem;letter-spacing:normal}\n\
+h2{font-size:1.125rem;margin-top:2rem}\n\
+code{overflow-wrap:anywhere}\n\
 button{margin-top:1rem;cursor:pointer}\n\
 input:focus-visible,button:focus-visible{outline:3px solid #2563eb;outline-offset:2px}\n\
 .account{overflow-wrap:anywhere}\n\
@@ -28,42 +40,140 @@ pub(super) struct Asked<'a> {
     pub(super) sealed: &'a str,
 }
 
-/// The page that asks for a code, with a word about the one before.
-pub(super) fn code_form(asked: &Asked<'_>, message: Option<&str>) -> Bytes {
+/// What an authenticator is asked.
+pub(super) struct Ceremony<'a> {
+    /// For whom.
+    pub(super) party: &'a RelyingParty,
+    /// What its answer must be about.
+    pub(super) challenge: Challenge,
+    /// The ids of the passkeys that the account has.
+    pub(super) passkeys: &'a [Box<[u8]>],
+    /// Where a new one is to be made: what the authenticator calls the account, and the name of the service.
+    pub(super) new: Option<(&'a [u8], &'a str)>,
+}
+
+/// What somebody may enrol.
+pub(super) struct Offer<'a> {
+    /// The code of the invitation, where that is the right to it.
+    pub(super) invitation: Option<&'a str>,
+    /// What an authenticator is asked, where passkeys are offered.
+    pub(super) passkey: Option<Ceremony<'a>>,
+    /// The secret of an authenticator app: for people, as an address, and sealed; where one is offered.
+    pub(super) app: Option<(&'a str, &'a str, &'a str)>,
+    /// How many passkeys the account has.
+    pub(super) passkeys: usize,
+}
+
+/// The page that asks for a factor, with a word about the one before: an authenticator app's code, a passkey, or either.
+pub(super) fn factor(
+    asked: &Asked<'_>,
+    message: Option<&str>,
+    (app, passkey): (bool, Option<&Ceremony<'_>>),
+) -> Bytes {
     let mut html = Html::page("Second factor");
-    html.raw(
-        "<p>This part of the site needs a second factor for the account <strong class=\"account\">",
+    html.about(
+        "<p>This part of the site needs a second factor for the account ",
+        asked,
+        message,
     );
-    html.text(asked.subject);
-    html.raw("</strong>.</p>\n");
-    if let Some(message) = message {
-        html.raw("<p class=\"message\" id=\"message\" role=\"alert\">");
-        html.text(message);
-        html.raw("</p>\n");
+    if let Some(ceremony) = passkey {
+        html.passkey(own_space::MFA, asked, ceremony);
+        for name in ["credential", "client", "data", "signature"] {
+            html.hidden(name, "");
+        }
+        html.raw(PASSKEY_MESSAGE);
+        html.raw("<div><button type=\"submit\">Use a passkey</button></div>\n</form>\n");
+        if !app {
+            html.raw(NO_SCRIPT);
+        }
     }
-    html.raw("<form method=\"post\" action=\"");
-    html.raw(own_space::MFA);
-    html.raw("?rt=");
-    html.text(asked.sealed);
-    html.raw("\">\n<label for=\"code\">Code of six digits from your authenticator app</label>\n");
-    html.raw(
-        "<input id=\"code\" name=\"code\" type=\"text\" inputmode=\"numeric\" autocomplete=\"one-time-code\" \
-         pattern=\"[0-9 ]*\" maxlength=\"12\" required autofocus",
+    if app {
+        html.form(own_space::MFA, asked);
+        html.code("Code of six digits from your authenticator app", message);
+        html.raw("<div><button type=\"submit\">Continue</button></div>\n</form>\n");
+    }
+    html.end()
+}
+
+/// The page that asks for an invitation.
+pub(super) fn invitation(asked: &Asked<'_>, message: Option<&str>) -> Bytes {
+    let mut html = Html::page("Enrol a second factor");
+    html.about(
+        "<p>No second factor is enrolled for the account ",
+        asked,
+        message,
     );
-    if message.is_some() {
-        html.raw(" aria-invalid=\"true\" aria-describedby=\"message\"");
-    }
+    html.form(own_space::ENROL, asked);
+    html.raw(
+        "<label for=\"invitation\">Invitation, as the operator gave it to you</label>\n\
+         <input id=\"invitation\" name=\"invitation\" class=\"long\" type=\"text\" autocomplete=\"off\" \
+         autocapitalize=\"characters\" spellcheck=\"false\" maxlength=\"64\" required autofocus",
+    );
+    html.points_at(message);
     html.raw(">\n<div><button type=\"submit\">Continue</button></div>\n</form>\n");
     html.end()
 }
 
+/// The page on which somebody who may enrol does so.
+pub(super) fn offer(asked: &Asked<'_>, message: Option<&str>, offer: &Offer<'_>) -> Bytes {
+    let mut html = Html::page("Enrol a second factor");
+    html.about(
+        "<p>Enrol what proves you at this site, for the account ",
+        asked,
+        message,
+    );
+    if offer.passkeys > 0 {
+        html.raw("<p>Passkeys of the account: ");
+        html.text(&offer.passkeys.to_string());
+        html.raw("</p>\n");
+    }
+    if let Some(ceremony) = &offer.passkey {
+        html.raw("<h2>Passkey</h2>\n");
+        html.passkey(own_space::ENROL, asked, ceremony);
+        for name in ["client", "attestation"] {
+            html.hidden(name, "");
+        }
+        html.invited(offer);
+        html.raw(PASSKEY_MESSAGE);
+        html.raw("<div><button type=\"submit\">Make a passkey</button></div>\n</form>\n");
+        html.raw(NO_SCRIPT);
+    }
+    if let Some((secret, address, sealed)) = offer.app {
+        html.raw("<h2>Authenticator app</h2>\n<p>Give this secret to the app, or <a href=\"");
+        html.text(address);
+        html.raw("\">open it there</a>. It is shown here alone.</p>\n<p><code>");
+        html.text(secret);
+        html.raw("</code></p>\n");
+        html.form(own_space::ENROL, asked);
+        html.hidden("secret", sealed);
+        html.invited(offer);
+        html.code("Code of six digits that the app then shows", message);
+        html.raw("<div><button type=\"submit\">Enrol</button></div>\n</form>\n");
+    }
+    html.end()
+}
+
+/// What the script shows when the browser or the authenticator breaks off.
+const PASSKEY_MESSAGE: &str =
+    "<p class=\"message\" role=\"alert\" hidden>No passkey came. Try once more.</p>\n";
+
+/// For browsers in which the form of a passkey stays hidden.
+const NO_SCRIPT: &str =
+    "<noscript><p>A passkey needs a browser that runs scripts.</p></noscript>\n";
+
 /// A page in the making.
-struct Html(String);
+struct Html {
+    text: String,
+    has_script: bool,
+}
 
 impl Html {
     /// A page up to its heading.
     fn page(title: &'static str) -> Self {
-        let mut html = Self(String::with_capacity(2048));
+        let mut html = Self {
+            text: String::with_capacity(2048),
+            has_script: false,
+        };
         html.raw("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
         html.raw(
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>",
@@ -77,30 +187,131 @@ impl Html {
         html
     }
 
+    /// Whose account a page is about, and a word about what was sent before.
+    fn about(&mut self, start: &'static str, asked: &Asked<'_>, message: Option<&str>) {
+        self.raw(start);
+        self.raw("<strong class=\"account\">");
+        self.text(asked.subject);
+        self.raw("</strong>.</p>\n");
+        if let Some(message) = message {
+            self.raw("<p class=\"message\" id=\"message\" role=\"alert\">");
+            self.text(message);
+            self.raw("</p>\n");
+        }
+    }
+
+    /// The start of a form, which keeps the way back.
+    fn form(&mut self, page: &'static str, asked: &Asked<'_>) {
+        self.raw("<form method=\"post\" action=\"");
+        self.action(page, asked);
+        self.raw("\">\n");
+    }
+
+    fn action(&mut self, page: &'static str, asked: &Asked<'_>) {
+        self.raw(page);
+        self.raw("?rt=");
+        self.text(asked.sealed);
+    }
+
+    /// The start of a form that the script fills and shows.
+    fn passkey(&mut self, page: &'static str, asked: &Asked<'_>, ceremony: &Ceremony<'_>) {
+        let (party, passkeys) = (ceremony.party, ceremony.passkeys.iter());
+        let ids: Vec<String> = passkeys.map(|id| URL_SAFE_NO_PAD.encode(id)).collect();
+        self.raw("<form method=\"post\" hidden action=\"");
+        self.action(page, asked);
+        let what = if ceremony.new.is_some() {
+            "make"
+        } else {
+            "prove"
+        };
+        self.data("passkey", what);
+        self.data("challenge", &URL_SAFE_NO_PAD.encode(ceremony.challenge));
+        self.data("party", party.id());
+        self.data("verification", party.verification().as_str());
+        self.data("credentials", &ids.join(" "));
+        if let Some((user, service)) = ceremony.new {
+            let algorithms = ALGORITHMS.map(|algorithm| algorithm.to_string());
+            self.data("algorithms", &algorithms.join(" "));
+            self.data("user", &URL_SAFE_NO_PAD.encode(user));
+            self.data("service", service);
+            self.data("name", asked.subject);
+        }
+        self.raw("\">\n");
+        self.has_script = true;
+    }
+
+    /// Ends an attribute and begins one more, which the script reads.
+    fn data(&mut self, name: &'static str, value: &str) {
+        self.raw("\" data-");
+        self.raw(name);
+        self.raw("=\"");
+        self.text(value);
+    }
+
+    /// The invitation, for the next step.
+    fn invited(&mut self, offer: &Offer<'_>) {
+        if let Some(code) = offer.invitation {
+            self.hidden("invitation", code);
+        }
+    }
+
+    /// A field that nobody sees.
+    fn hidden(&mut self, name: &'static str, value: &str) {
+        self.raw("<input type=\"hidden\" name=\"");
+        self.raw(name);
+        self.raw("\" value=\"");
+        self.text(value);
+        self.raw("\">\n");
+    }
+
+    /// The field of a code.
+    fn code(&mut self, label: &'static str, message: Option<&str>) {
+        self.raw("<label for=\"code\">");
+        self.raw(label);
+        self.raw(
+            "</label>\n<input id=\"code\" name=\"code\" type=\"text\" inputmode=\"numeric\" autocomplete=\"one-time-code\" \
+             pattern=\"[0-9 ]*\" maxlength=\"12\" required autofocus",
+        );
+        self.points_at(message);
+        self.raw(">\n");
+    }
+
+    fn points_at(&mut self, message: Option<&str>) {
+        if message.is_some() {
+            self.raw(" aria-invalid=\"true\" aria-describedby=\"message\"");
+        }
+    }
+
     /// Markup, which is the program's own.
     fn raw(&mut self, markup: &'static str) {
-        self.0.push_str(markup);
+        self.text.push_str(markup);
     }
 
     /// A value, in an element or between double quotes.
     fn text(&mut self, value: &str) {
         for sign in value.chars() {
             match sign {
-                '&' => self.0.push_str("&amp;"),
-                '<' => self.0.push_str("&lt;"),
-                '>' => self.0.push_str("&gt;"),
-                '"' => self.0.push_str("&quot;"),
-                '\'' => self.0.push_str("&#39;"),
+                '&' => self.text.push_str("&amp;"),
+                '<' => self.text.push_str("&lt;"),
+                '>' => self.text.push_str("&gt;"),
+                '"' => self.text.push_str("&quot;"),
+                '\'' => self.text.push_str("&#39;"),
                 // What turns text around or has no shape could make one account look like another.
-                sign if sign.is_control() || is_unseen(sign) => self.0.push('\u{fffd}'),
-                sign => self.0.push(sign),
+                sign if sign.is_control() || is_unseen(sign) => self.text.push('\u{fffd}'),
+                sign => self.text.push(sign),
             }
         }
     }
 
     fn end(mut self) -> Bytes {
-        self.raw("</main>\n</body>\n</html>\n");
-        Bytes::from(self.0)
+        self.raw("</main>\n");
+        if self.has_script {
+            self.raw("<script src=\"");
+            self.raw(own_space::SCRIPT);
+            self.raw("\"></script>\n");
+        }
+        self.raw("</body>\n</html>\n");
+        Bytes::from(self.text)
     }
 }
 
@@ -111,7 +322,12 @@ fn is_unseen(sign: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, WRONG, code_form};
+    use super::{Asked, Ceremony, Offer, WRONG, factor, invitation, offer};
+    use crate::identity::webauthn::{RelyingParty, Verification};
+
+    fn code_form(asked: &Asked<'_>, message: Option<&str>) -> bytes::Bytes {
+        factor(asked, message, (true, None))
+    }
 
     #[test]
     fn no_value_becomes_markup() {
@@ -154,5 +370,50 @@ mod tests {
         let again = code_form(&asked, Some(WRONG));
         let again = std::str::from_utf8(&again).unwrap();
         assert!(again.contains("role=\"alert\""));
+    }
+
+    #[test]
+    fn no_value_becomes_markup_on_the_pages_of_passkeys_and_enrolment() {
+        let evil = "<script>\"'&";
+        let asked = Asked {
+            subject: evil,
+            sealed: evil,
+        };
+        let party = RelyingParty::new("app.example", Box::default(), Verification::Required);
+        let ids = [Box::from([1, 2, 3])];
+        let ceremony = |new| Ceremony {
+            party: &party,
+            challenge: [7; 32],
+            passkeys: &ids,
+            new,
+        };
+        let offered = Offer {
+            invitation: Some(evil),
+            passkey: Some(ceremony(Some((b"user", evil)))),
+            app: Some((evil, evil, evil)),
+            passkeys: 1,
+        };
+        for page in [
+            factor(&asked, Some(evil), (true, Some(&ceremony(None)))),
+            invitation(&asked, Some(evil)),
+            offer(&asked, Some(evil), &offered),
+        ] {
+            let page = std::str::from_utf8(&page).unwrap();
+            let own = "<script src=\"/.portcullis/mfa.js\"></script>";
+            assert!(!page.replace(own, "").contains("<script"), "{page}");
+            assert!(!page.contains("\"'&"), "{page}");
+            assert!(page.contains("&lt;script&gt;&quot;&#39;&amp;"), "{page}");
+            assert!(page.ends_with("</html>\n"));
+        }
+    }
+
+    #[test]
+    fn a_page_without_passkeys_has_no_script() {
+        let asked = Asked {
+            subject: "alice",
+            sealed: "abc",
+        };
+        let page = code_form(&asked, None);
+        assert!(!std::str::from_utf8(&page).unwrap().contains("<script"));
     }
 }

@@ -17,6 +17,7 @@ mod policies;
 mod revocation_lists;
 pub mod router;
 pub mod routes;
+mod passkeys;
 pub mod second_factor;
 pub mod sections;
 pub mod server;

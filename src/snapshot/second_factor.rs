@@ -4,7 +4,7 @@
 
 use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
-use super::{server::positive, survivors::Survivors};
+use super::{passkeys, server::positive, survivors::Survivors};
 use crate::{
     config::{Key, Kind, Reader, Section},
     crypto::seal::{Seal, key_of},
@@ -76,6 +76,9 @@ pub static MFA: Section = Section {
             "what authenticator apps show beside the account",
             "\"Portcullis\"",
         ),
+        passkeys::RP_ID,
+        passkeys::ORIGINS,
+        passkeys::USER_VERIFICATION,
     ],
 };
 
@@ -106,6 +109,7 @@ pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Option<Arc<SecondFac
             Some("add `[session]` with `keys = [{ file = \"…\" }]`; `openssl rand -hex 32` makes one".into()),
         );
     }
+    let party = passkeys::compile(&mfa);
     let (name, rules) = (name(&session), rules(&session));
     let seal = Arc::new(seal(&session)?);
     let sessions = (rules, Arc::clone(&survivors.sessions));
@@ -113,9 +117,8 @@ pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Option<Arc<SecondFac
     let accounts = Accounts::new(accounts?, seal);
     let running = (Arc::clone(&survivors.tries), survivors.hasher.clone());
     let words = (class.as_str(), service.as_str());
-    Some(Arc::new(SecondFactor::new(
-        cookie, accounts, words, running,
-    )))
+    let factor = SecondFactor::new(cookie, accounts, words, running);
+    Some(Arc::new(factor.with_passkeys(party)))
 }
 
 fn accounts(mfa: &Reader<'_>) -> Option<std::path::PathBuf> {
@@ -286,6 +289,7 @@ mod tests {
         for good in [
             "",
             "[session]\nkeys = KEY\n[mfa]\naccounts = 'none'",
+            "[session]\nkeys = KEY\n[mfa]\naccounts = 'none'\nrp_id = 'example.org'\norigins = ['https://example.org', 'https://a.example.org:8443']",
             "[session]\nkeys = [KEY, OTHER]\nidle = '1h'\nlifetime = '24h'\n[mfa]\naccounts = 'none'\nacr = 'gold'",
         ] {
             for severity in [Severity::Error, Severity::Warning, Severity::Relaxation] {
@@ -341,9 +345,43 @@ mod tests {
     }
 
     #[test]
+    fn passkeys_have_a_name_and_origins_of_it() {
+        for (keys, wanted) in [
+            ("rp_id = 'app.example'", "mfa.rp_id: no origin may ask"),
+            (
+                "rp_id = 'app.example'\norigins = []",
+                "mfa.origins: no origin may ask",
+            ),
+            (
+                "origins = ['https://app.example']",
+                "mfa.origins: `origins` is for passkeys",
+            ),
+            (
+                "rp_id = 'example'\norigins = ['https://app.example']",
+                "mfa.rp_id: `example` is no name",
+            ),
+            (
+                "rp_id = 'app.example'\norigins = ['https://evilapp.example']",
+                "mfa.origins: `https://evilapp.example` is not an https origin",
+            ),
+            (
+                "rp_id = 'app.example'\norigins = ['http://app.example']",
+                "mfa.origins: `http://app.example` is not an https origin",
+            ),
+        ] {
+            let text = format!("[session]\nkeys = KEY\n[mfa]\naccounts = 'none'\n{keys}");
+            let found = said(&text, Severity::Error);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].starts_with(wanted), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
     fn what_weakens_sessions_is_told() {
         let text = "[session]\nkeys = KEY\ncookie = 'sid'\nidle = '2h'\nlifetime = '48h'\n[mfa]\naccounts = 'none'";
         assert_eq!(said(text, Severity::Relaxation).len(), 3);
+        let text = "[session]\nkeys = KEY\n[mfa]\naccounts = 'none'\nrp_id = 'app.example'\norigins = ['https://app.example']\nuser_verification = 'preferred'";
+        assert_eq!(said(text, Severity::Relaxation).len(), 1);
         let unused = said("[session]\nkeys = KEY", Severity::Warning);
         assert_eq!(unused, ["session.keys: nothing uses these sessions"]);
     }

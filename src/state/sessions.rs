@@ -102,6 +102,8 @@ pub struct Session {
     pub used: u64,
     /// The factor that was proven in it; none yet in a pending one.
     pub factor: Option<Factor>,
+    /// What an authenticator was asked last in it, and the Unix second from which on an answer is too late.
+    asked: Option<([u8; 32], u64)>,
 }
 
 /// How long sessions last and how many there are.
@@ -194,6 +196,7 @@ impl Sessions {
             made: now,
             used: now,
             factor: None,
+            asked: None,
         };
         Ok(memory.enter(session))
     }
@@ -230,8 +233,22 @@ impl Sessions {
             made: now,
             used: now,
             factor: Some(factor),
+            asked: None,
             ..session
         }))
+    }
+
+    /// Keeps what an authenticator is asked in a session until the Unix second `until`, in place of what it was asked
+    /// before. `None` when the session is over.
+    pub fn ask(&self, id: &Id, challenge: [u8; 32], until: u64) -> Option<()> {
+        self.lock().sessions.get_mut(id)?.asked = Some((challenge, until));
+        Some(())
+    }
+
+    /// What an authenticator was asked last, where it is not too late to answer; it is forgotten by this.
+    pub fn take_asked(&self, id: &Id, now: u64) -> Option<[u8; 32]> {
+        let (challenge, until) = self.lock().sessions.get_mut(id)?.asked.take()?;
+        (now < until).then_some(challenge)
     }
 
     /// Counts a cookie that is taken for none.
@@ -448,5 +465,26 @@ mod tests {
         let counted = sessions.refused();
         assert_eq!(counted[2], ("ended", 2));
         assert_eq!(counted.iter().map(|(_, count)| count).sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn b34_what_an_authenticator_is_asked_counts_once_and_for_a_while() {
+        let sessions = Sessions::default();
+        let id = sessions.begin(&owner("alice"), NOW, &RULES).unwrap();
+        assert_eq!(sessions.take_asked(&id, NOW), None);
+        assert_eq!(sessions.ask(&id, [1; 32], NOW + 300), Some(()));
+        assert_eq!(sessions.take_asked(&id, NOW + 299), Some([1; 32]));
+        assert_eq!(sessions.take_asked(&id, NOW), None, "once");
+        sessions.ask(&id, [2; 32], NOW + 300);
+        assert_eq!(sessions.take_asked(&id, NOW + 300), None, "too late");
+        sessions.ask(&id, [3; 32], NOW + 300);
+        sessions.ask(&id, [4; 32], NOW + 300);
+        assert_eq!(sessions.take_asked(&id, NOW), Some([4; 32]), "the last one");
+        sessions.ask(&id, [5; 32], NOW + 300);
+        let other = sessions.begin(&owner("alice"), NOW, &RULES).unwrap();
+        assert_eq!(sessions.take_asked(&other, NOW), None, "of another session");
+        let new = sessions.prove(&id, otp(NOW), (NOW, &RULES)).unwrap();
+        assert_eq!(sessions.take_asked(&new, NOW), None, "of before");
+        assert_eq!(sessions.ask(&id, [6; 32], NOW + 300), None, "over");
     }
 }

@@ -144,7 +144,7 @@ reasons! {
     ProofNonceMissing = "proof-nonce-missing", 401, "The proof that the token is the caller's own needs a fresh nonce";
     SessionMissing = "session-missing", 403, "This page needs a session that was begun here for it";
     SecondFactorNeeded = "second-factor-needed", 403, "This resource needs a second factor";
-    SecondFactorWrong = "second-factor-wrong", 403, "The code is not right";
+    SecondFactorWrong = "second-factor-wrong", 403, "The second factor is not right";
     SecondFactorUnknown = "second-factor-unknown", 403, "No second factor is enrolled for this account";
     SignatureInvalid = "signature-invalid", 403, "The signature is not valid";
     CertificateMissing = "certificate-missing", 403, "This resource needs a client certificate";

@@ -6,6 +6,10 @@
 pub const SPACE: &str = "/.portcullis";
 /// The page that asks for a second factor.
 pub const MFA: &str = "/.portcullis/mfa";
+/// The page on which a factor is enrolled.
+pub const ENROL: &str = "/.portcullis/enrol";
+/// What speaks with authenticators on these pages.
+pub const SCRIPT: &str = "/.portcullis/mfa.js";
 /// The looks of the pages.
 pub const STYLE: &str = "/.portcullis/style.css";
 

@@ -50,6 +50,7 @@ mod network;
 mod observatory;
 mod oidc;
 mod overload;
+mod passkeys;
 mod paths;
 #[path = "../fuzz/src/properties/mod.rs"]
 mod properties;

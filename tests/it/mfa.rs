@@ -700,7 +700,7 @@ fn nobody_shows_what_was_not_enrolled_or_cannot_be_read() {
     let mut bob = scene.browser("bob");
     let page = bob.sent_to_page(&scene.gate, "/pay");
     let shown = bob.opens(&scene.gate, &page);
-    expect_reason(&shown, 403, "second-factor-unknown");
+    expect_reason(&shown, 403, "No second factor is enrolled for the account");
     expect_reason(
         &bob.types(&scene.gate, &page, "123456"),
         403,

@@ -3,6 +3,7 @@
 //! Each part listens on a port that the system gave it, carries a deadline on all it waits for, and takes its child
 //! process or thread with it when its guard drops. Nothing here shares code with the proxy.
 
+pub mod authenticator;
 pub mod ca;
 pub mod client;
 pub mod curl;

@@ -21,7 +21,7 @@ pub const OPENS: [(&str, &str); 4] = [
 ];
 
 /// What it says when it sends a form of the page that it shows.
-const SENDS: [(&str, &str); 5] = [
+pub const SENDS: [(&str, &str); 5] = [
     ("Accept", "text/html,application/xhtml+xml,*/*;q=0.8"),
     ("Sec-Fetch-Mode", "navigate"),
     ("Sec-Fetch-Dest", "document"),

@@ -1,0 +1,688 @@
+//! Passkeys as the gate's own second factor, and what is enrolled in the browser (case b34).
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::json;
+
+use crate::harness::authenticator::{Authenticator, VERIFIED};
+use crate::harness::eventually::eventually;
+use crate::harness::gate::Running;
+use crate::harness::python::{python, run_json};
+use crate::harness::second_factor::{App, Browser, SENDS, Scene, Words};
+use crate::harness::{Origin, Response};
+
+const ORIGIN: &str = "https://app.example";
+
+const PASSKEYS: Words = Words {
+    keys: "[{ env = \"KEY\" }]",
+    session: "",
+    mfa: "rp_id = \"app.example\"\norigins = [\"https://app.example\", \"https://a.app.example\"]",
+    demand: "step_up = { acr = [\"mfa\"], max_age = \"5m\" }",
+};
+
+fn scene() -> Scene {
+    Scene::with(&PASSKEYS)
+}
+
+fn authenticator() -> Authenticator {
+    Authenticator::new("app.example", ORIGIN)
+}
+
+#[track_caller]
+fn invited(scene: &Scene, subject: &str) -> String {
+    let output = scene.try_enrol(&["--issuer", "corp", "--invite", subject]);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The value of an attribute, the first of its name on a page.
+#[track_caller]
+fn attribute(page: &Response, name: &str) -> String {
+    let text = page.text();
+    let (_, rest) = text
+        .split_once(&format!(" {name}=\""))
+        .unwrap_or_else(|| panic!("no `{name}`: {text}"));
+    rest.split('"').next().unwrap_or_default().to_owned()
+}
+
+/// What the page asks an authenticator.
+#[track_caller]
+fn challenge(page: &Response) -> Vec<u8> {
+    let text = attribute(page, "data-challenge");
+    URL_SAFE_NO_PAD.decode(text).expect("base64url")
+}
+
+#[track_caller]
+fn expect_reason(response: &Response, status: u16, reason: &str) {
+    response.expect(status);
+    let text = response.text();
+    assert!(text.contains(reason), "{reason}: {text}");
+}
+
+fn form(fields: &[(&str, &[u8])]) -> String {
+    let field = |(name, value): &(&str, &[u8])| format!("{name}={}", URL_SAFE_NO_PAD.encode(value));
+    fields.iter().map(field).collect::<Vec<_>>().join("&")
+}
+
+/// The form that proves a passkey, for what a page asks.
+fn shown(by: &Authenticator, challenge: &[u8]) -> String {
+    let shown = by.show(challenge);
+    form(&[
+        ("credential", &by.id),
+        ("client", &shown.client_data),
+        ("data", &shown.authenticator_data),
+        ("signature", &shown.signature),
+    ])
+}
+
+/// The form that makes one.
+fn made(by: &Authenticator, challenge: &[u8]) -> String {
+    let made = by.register(challenge);
+    form(&[
+        ("client", &made.client_data),
+        ("attestation", &made.attestation),
+    ])
+}
+
+/// Goes to the page for `/pay`: its address, and the page.
+#[track_caller]
+fn page_of(browser: &mut Browser, gate: &Running) -> (String, Response) {
+    let address = browser.sent_to_page(gate, "/pay");
+    let page = browser.opens(gate, &address);
+    (address, page)
+}
+
+/// Types an invitation: where the page of enrolment is, and what it answers.
+#[track_caller]
+fn invite_page(browser: &mut Browser, gate: &Running, code: &str) -> (String, Response) {
+    let (_, page) = page_of(browser, gate);
+    expect_reason(&page, 403, "No second factor is enrolled");
+    let address = attribute(&page, "action");
+    assert!(address.starts_with("/.portcullis/enrol?rt="), "{address}");
+    let form = format!("invitation={code}");
+    let answer = browser.sends(gate, (&address, &form), &SENDS);
+    (address, answer)
+}
+
+/// An account with a passkey, made by invitation in a browser of its own.
+#[track_caller]
+fn enrolled(scene: &Scene, subject: &str) -> Authenticator {
+    let (code, by) = (invited(scene, subject), authenticator());
+    let mut browser = scene.browser(subject);
+    let (address, page) = invite_page(&mut browser, &scene.gate, &code);
+    page.expect(200);
+    let form = format!("invitation={code}&{}", made(&by, &challenge(&page)));
+    let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    answer.expect(303);
+    assert_eq!(answer.header("location"), Some("/pay"));
+    browser.opens(&scene.gate, "/pay").expect(200);
+    by
+}
+
+#[test]
+fn b34_a_passkey_is_enrolled_by_an_invitation_and_then_shown() {
+    let scene = scene();
+    let by = enrolled(&scene, "alice");
+    let mut browser = scene.browser("alice");
+    let (address, page) = page_of(&mut browser, &scene.gate);
+    page.expect(200);
+    assert_eq!(attribute(&page, "data-passkey"), "prove");
+    assert_eq!(attribute(&page, "data-party"), "app.example");
+    assert_eq!(attribute(&page, "data-verification"), "required");
+    assert_eq!(
+        attribute(&page, "data-credentials"),
+        URL_SAFE_NO_PAD.encode(&by.id)
+    );
+    assert_eq!(attribute(&page, "src"), "/.portcullis/mfa.js");
+    assert!(!page.text().contains("one-time-code"), "no app is enrolled");
+    let pending = browser.cookie.clone();
+    let right = shown(&by, &challenge(&page));
+    let answer = browser.sends(&scene.gate, (&address, &right), &SENDS);
+    answer.expect(303);
+    assert_eq!(answer.header("location"), Some("/pay"));
+    assert_ne!(browser.cookie, pending, "a new name");
+    browser.opens(&scene.gate, "/pay").expect(200);
+    for file in scene.account_files() {
+        let text = std::fs::read_to_string(file).expect("the account");
+        assert!(!text.contains(&URL_SAFE_NO_PAD.encode(&by.id)), "{text}");
+    }
+    let script = scene.gate.get("/.portcullis/mfa.js");
+    script.expect(200);
+    assert_eq!(
+        script.header("content-type"),
+        Some("text/javascript; charset=utf-8")
+    );
+    assert_eq!(script.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[test]
+fn b34_a_wrong_passkey_is_403_and_nothing_is_recorded() {
+    type Lie = fn(&mut Authenticator);
+    let scene = scene();
+    let lies: [(&str, Lie, &str); 8] = [
+        (
+            "origin",
+            |by| by.origin = "https://evil.example".into(),
+            "passkey-origin",
+        ),
+        (
+            "frame",
+            |by| by.more = ",\"crossOrigin\":true".into(),
+            "passkey-cross-origin",
+        ),
+        (
+            "party",
+            |by| by.rp_id = "evil.example".into(),
+            "passkey-rp-id",
+        ),
+        (
+            "type",
+            |by| by.kind = Some("webauthn.create"),
+            "passkey-type",
+        ),
+        (
+            "unverified",
+            |by| by.flags = 0x01,
+            "passkey-user-not-verified",
+        ),
+        ("absent", |by| by.flags = 0x04, "passkey-user-absent"),
+        ("other", |by| by.id = authenticator().id, "passkey-unknown"),
+        (
+            "key",
+            |by| {
+                let id = by.id.clone();
+                *by = authenticator();
+                by.id = id;
+            },
+            "passkey-signature",
+        ),
+    ];
+    for (at, (subject, lie, detail)) in (1..).zip(lies) {
+        let mut by = enrolled(&scene, subject);
+        lie(&mut by);
+        let mut browser = scene.browser(subject);
+        browser.address = format!("192.0.2.{at}");
+        let (address, page) = page_of(&mut browser, &scene.gate);
+        let form = shown(&by, &challenge(&page));
+        let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+        expect_reason(&answer, 403, "That passkey did not do");
+        assert!(!answer.text().contains(detail), "the reason is for the log");
+        assert_ne!(challenge(&answer), challenge(&page), "asked anew");
+        browser.opens(&scene.gate, "/pay").expect(302);
+        let line = scene
+            .gate
+            .proxy
+            .await_access(detail, |line| line["detail"] == detail);
+        assert_eq!(line["reason"], "second-factor-wrong", "{line}");
+        assert_eq!(line["enduser.id"], subject, "{line}");
+    }
+}
+
+#[test]
+fn b34_a_challenge_counts_once_in_its_own_session() {
+    let scene = scene();
+    let by = enrolled(&scene, "alice");
+    let mut browser = scene.browser("alice");
+    let mut other = scene.browser("alice");
+    let (address, page) = page_of(&mut browser, &scene.gate);
+    let (others, page_of_other) = page_of(&mut other, &scene.gate);
+    let right = shown(&by, &challenge(&page));
+    // Of another session.
+    let answer = other.sends(&scene.gate, (&others, &right), &SENDS);
+    expect_reason(&answer, 403, "did not do");
+    // That try has used up what it was asked itself.
+    let late = shown(&by, &challenge(&page_of_other));
+    expect_reason(
+        &other.sends(&scene.gate, (&others, &late), &SENDS),
+        403,
+        "did not do",
+    );
+    // Shown again: first in the session that it was right in, then in a new one.
+    let old = browser.clone();
+    browser
+        .sends(&scene.gate, (&address, &right), &SENDS)
+        .expect(303);
+    let answer = old.clone().sends(&scene.gate, (&address, &right), &SENDS);
+    expect_reason(&answer, 403, "session-missing");
+    let mut new = scene.browser("alice");
+    let (address, _) = page_of(&mut new, &scene.gate);
+    let answer = new.sends(&scene.gate, (&address, &right), &SENDS);
+    expect_reason(&answer, 403, "did not do");
+    new.opens(&scene.gate, "/pay").expect(302);
+    eventually("three tries with a challenge that does not count", || {
+        let lines = scene.gate.proxy.access_lines().into_iter();
+        let used = lines.filter(|line| line["detail"] == "passkey-challenge");
+        (used.count() == 3).then_some(())
+    });
+}
+
+#[test]
+fn b34_one_answer_shown_twice_at_once_counts_once() {
+    let scene = scene();
+    let by = enrolled(&scene, "alice");
+    let mut browser = scene.browser("alice");
+    let (address, page) = page_of(&mut browser, &scene.gate);
+    let right = shown(&by, &challenge(&page));
+    let gate = &scene.gate;
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let one = |mut browser: Browser| {
+            let (address, right) = (&address, &right);
+            scope.spawn(move || browser.sends(gate, (address, right), &SENDS).status)
+        };
+        let both = [one(browser.clone()), one(browser.clone())];
+        both.map(|thread| thread.join().expect("an answer"))
+            .to_vec()
+    });
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 303).count(),
+        1,
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&403), "{statuses:?}");
+}
+
+#[test]
+fn b34_a_counter_that_goes_back_is_refused_and_told() {
+    let scene = scene();
+    let mut by = authenticator();
+    by.counter = 7;
+    let code = invited(&scene, "alice");
+    let mut browser = scene.browser("alice");
+    let (address, page) = invite_page(&mut browser, &scene.gate, &code);
+    let form = format!("invitation={code}&{}", made(&by, &challenge(&page)));
+    browser
+        .sends(&scene.gate, (&address, &form), &SENDS)
+        .expect(303);
+    for (counter, status) in [(8, 303), (8, 403), (3, 403), (9, 303)] {
+        by.counter = counter;
+        let mut browser = scene.browser("alice");
+        let (address, page) = page_of(&mut browser, &scene.gate);
+        let form = shown(&by, &challenge(&page));
+        browser
+            .sends(&scene.gate, (&address, &form), &SENDS)
+            .expect(status);
+    }
+    scene
+        .gate
+        .proxy
+        .await_talk("a passkey may have been copied");
+}
+
+#[test]
+fn b34_wrong_passkeys_count_with_wrong_codes() {
+    let scene = scene();
+    let app = scene.enrol("alice");
+    let mut browser = scene.browser("alice");
+    let (address, page) = page_of(&mut browser, &scene.gate);
+    assert!(!page.text().contains("data-passkey"), "none is enrolled");
+    let stranger = shown(&authenticator(), &[0; 32]);
+    for _ in 0..3 {
+        let answer = browser.sends(&scene.gate, (&address, &stranger), &SENDS);
+        expect_reason(&answer, 403, "did not do");
+    }
+    for _ in 0..2 {
+        browser
+            .types(&scene.gate, &address, &app.wrong_code())
+            .expect(403);
+    }
+    let answer = browser.sends(&scene.gate, (&address, &stranger), &SENDS);
+    expect_reason(&answer, 429, "second-factor-limited");
+    assert!(answer.header("retry-after").is_some());
+    let mut elsewhere = scene.browser("alice");
+    elsewhere.address = "192.0.2.9".to_owned();
+    let (address, _) = page_of(&mut elsewhere, &scene.gate);
+    elsewhere
+        .types(&scene.gate, &address, &app.code(0))
+        .expect(429);
+}
+
+#[test]
+fn b34_what_is_no_answer_of_an_authenticator_is_refused() {
+    let scene = scene();
+    let by = enrolled(&scene, "alice");
+    let mut browser = scene.browser("alice");
+    let (address, page) = page_of(&mut browser, &scene.gate);
+    let right = shown(&by, &challenge(&page));
+    for (what, form) in [
+        (
+            "no signature",
+            right.split("&signature=").next().unwrap().to_owned(),
+        ),
+        ("two", format!("{right}&signature=AA")),
+        ("no base64url", right.replace("&signature=", "&signature=*")),
+        ("no text", format!("{right}%ff")),
+        ("nothing", String::new()),
+    ] {
+        let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+        answer.expect(400);
+        assert!(
+            answer.text().contains("form-invalid"),
+            "{what}: {}",
+            answer.text()
+        );
+    }
+    let long = format!("{right}&x={}", "x".repeat(64 * 1024));
+    browser
+        .sends(&scene.gate, (&address, &long), &SENDS)
+        .expect(413);
+    let foreign = SENDS.map(|(name, value)| match name {
+        "Sec-Fetch-Site" => (name, "cross-site"),
+        "Origin" => (name, "https://evil.example"),
+        _ => (name, value),
+    });
+    expect_reason(
+        &browser.sends(&scene.gate, (&address, &right), &foreign),
+        403,
+        "csrf",
+    );
+    // None of it has used up the challenge.
+    browser
+        .sends(&scene.gate, (&address, &right), &SENDS)
+        .expect(303);
+}
+
+#[test]
+fn b34_nobody_enrols_without_an_invitation() {
+    let scene = scene();
+    let by = authenticator();
+    let code = invited(&scene, "bob");
+    let mut browser = scene.browser("alice");
+    let (address, answer) = invite_page(&mut browser, &scene.gate, "AAAA-BBBB");
+    expect_reason(&answer, 403, "That invitation does not count");
+    let answer = browser.sends(
+        &scene.gate,
+        (&address, &format!("invitation={code}")),
+        &SENDS,
+    );
+    expect_reason(&answer, 403, "That invitation does not count");
+    let form = made(&by, &[0; 32]);
+    let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&answer, 403, "second-factor-needed");
+    let form = format!("invitation={code}&{form}");
+    let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&answer, 403, "That invitation does not count");
+    let direct = browser.opens(&scene.gate, "/.portcullis/enrol");
+    direct.expect(200);
+    assert!(!direct.text().contains("data-passkey"), "{}", direct.text());
+    assert_eq!(
+        scene.account_files().len(),
+        1,
+        "that of bob, who was invited"
+    );
+    browser.opens(&scene.gate, "/pay").expect(302);
+    // Guesses are counted: the fifth wrong one was the last.
+    let answer = browser.sends(&scene.gate, (&address, "invitation=x"), &SENDS);
+    expect_reason(&answer, 403, "does not count");
+    let answer = browser.sends(&scene.gate, (&address, "invitation=x"), &SENDS);
+    expect_reason(&answer, 403, "does not count");
+    let answer = browser.sends(&scene.gate, (&address, "invitation=x"), &SENDS);
+    expect_reason(&answer, 429, "second-factor-limited");
+    let nobody = scene.gate.get("/.portcullis/enrol");
+    expect_reason(&nobody, 403, "session-missing");
+}
+
+#[test]
+fn b34_an_invitation_is_used_once_and_only_by_what_is_right() {
+    let scene = scene();
+    let (code, by) = (invited(&scene, "alice"), authenticator());
+    let mut browser = scene.browser("alice");
+    let (address, page) = invite_page(&mut browser, &scene.gate, &code.to_lowercase());
+    page.expect(200);
+    assert_eq!(attribute(&page, "data-passkey"), "make");
+    let mut bad = authenticator();
+    bad.origin = "https://evil.example".to_owned();
+    let form = format!("invitation={code}&{}", made(&bad, &challenge(&page)));
+    let again = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&again, 403, "That passkey did not do");
+    let form = format!("invitation={code}&{}", made(&by, &challenge(&page)));
+    let used = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&used, 403, "That passkey did not do");
+    let form = format!("invitation={code}&{}", made(&by, &challenge(&used)));
+    browser
+        .sends(&scene.gate, (&address, &form), &SENDS)
+        .expect(303);
+    let mut other = scene.browser("alice");
+    let (_, page) = page_of(&mut other, &scene.gate);
+    page.expect(200);
+    let mut stolen = scene.browser("alice");
+    let (address, _) = page_of(&mut stolen, &scene.gate);
+    let address = address.replace("/mfa?", "/enrol?");
+    expect_reason(
+        &stolen.opens(&scene.gate, &address),
+        403,
+        "second-factor-needed",
+    );
+    let form = format!("invitation={code}");
+    let answer = stolen.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&answer, 403, "That invitation does not count");
+}
+
+#[test]
+fn b34_one_invitation_used_twice_at_once_enrols_once() {
+    let scene = scene();
+    let code = invited(&scene, "alice");
+    let gate = &scene.gate;
+    let walks: Vec<_> = (0..2)
+        .map(|_| {
+            let mut browser = scene.browser("alice");
+            let (address, page) = invite_page(&mut browser, gate, &code);
+            let form = format!(
+                "invitation={code}&{}",
+                made(&authenticator(), &challenge(&page))
+            );
+            (browser, address, form)
+        })
+        .collect();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> = walks
+            .into_iter()
+            .map(|(mut browser, address, form)| {
+                scope.spawn(move || browser.sends(gate, (&address, &form), &SENDS).status)
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("an answer"))
+            .collect()
+    });
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 303).count(),
+        1,
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&403), "{statuses:?}");
+}
+
+#[test]
+fn b34_an_app_enrolled_in_the_browser_counts_once_it_has_shown_a_code() {
+    let scene = Scene::new();
+    let code = invited(&scene, "alice");
+    let mut browser = scene.browser("alice");
+    let (address, page) = invite_page(&mut browser, &scene.gate, &code);
+    page.expect(200);
+    assert!(!page.text().contains("data-passkey"), "they are off");
+    let app = App::of(&page.text().replace("&amp;", "&"));
+    let sealed = page
+        .text()
+        .split("name=\"secret\" value=\"")
+        .nth(1)
+        .expect("a secret")
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+    let form = |number: &str| format!("invitation={code}&secret={sealed}&code={number}");
+    let wrong = browser.sends(&scene.gate, (&address, &form(&app.wrong_code())), &SENDS);
+    expect_reason(&wrong, 403, "That code is not right");
+    assert!(wrong.text().contains(&app.secret), "the same secret");
+    browser.opens(&scene.gate, "/pay").expect(302);
+    let mut other = scene.browser("alice");
+    let (elsewhere, _) = invite_page(&mut other, &scene.gate, &code);
+    let answer = other.sends(&scene.gate, (&elsewhere, &form(&app.code(0))), &SENDS);
+    expect_reason(&answer, 400, "form-invalid");
+    let right = app.code(0);
+    browser
+        .sends(&scene.gate, (&address, &form(&right)), &SENDS)
+        .expect(303);
+    browser.opens(&scene.gate, "/pay").expect(200);
+    let mut later = scene.browser("alice");
+    let page = later.sent_to_page(&scene.gate, "/pay");
+    expect_reason(
+        &later.types(&scene.gate, &page, &right),
+        403,
+        "That code is not right",
+    );
+    later.types(&scene.gate, &page, &app.code(1)).expect(303);
+}
+
+#[test]
+fn b34_who_has_just_shown_a_factor_enrols_one_more() {
+    let scene = scene();
+    let app = scene.enrol("alice");
+    let mut browser = scene.proven("alice", (&app, 0));
+    let page = browser.opens(&scene.gate, "/.portcullis/enrol");
+    page.expect(200);
+    assert_eq!(attribute(&page, "data-passkey"), "make");
+    assert!(!page.text().contains("name=\"secret\""), "the app is there");
+    let (address, by) = (attribute(&page, "action"), authenticator());
+    let form = made(&by, &challenge(&page));
+    let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    answer.expect(303);
+    assert_eq!(answer.header("location"), Some("/.portcullis/enrol"));
+    let page = browser.opens(&scene.gate, "/.portcullis/enrol");
+    assert!(
+        page.text().contains("Passkeys of the account: 1"),
+        "{}",
+        page.text()
+    );
+    assert_eq!(
+        attribute(&page, "data-credentials"),
+        URL_SAFE_NO_PAD.encode(&by.id)
+    );
+    // The same one again.
+    let form = made(&by, &challenge(&page));
+    let address = attribute(&page, "action");
+    let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&answer, 403, "That passkey did not do");
+    // Either does from now on, and both are offered.
+    let mut later = scene.browser("alice");
+    let (address, page) = page_of(&mut later, &scene.gate);
+    assert!(page.text().contains("one-time-code"));
+    let form = shown(&by, &challenge(&page));
+    later
+        .sends(&scene.gate, (&address, &form), &SENDS)
+        .expect(303);
+}
+
+#[test]
+fn b34_a_passkey_survives_a_restart_and_is_offered_where_it_counts() {
+    let scene = scene();
+    let by = enrolled(&scene, "alice");
+    let Scene { accounts, gate, .. } = scene;
+    drop(gate);
+    let elsewhere = Words {
+        mfa: "rp_id = \"app.example\"\norigins = [\"https://a.app.example\"]",
+        ..PASSKEYS
+    };
+    let mut scene = Scene::in_folder(&elsewhere, accounts);
+    let mut browser = scene.browser("alice");
+    let (_, page) = page_of(&mut browser, &scene.gate);
+    expect_reason(&page, 403, "second-factor-unknown");
+    scene.reload(&PASSKEYS);
+    let (address, page) = page_of(&mut browser, &scene.gate);
+    let form = shown(&by, &challenge(&page));
+    browser
+        .sends(&scene.gate, (&address, &form), &SENDS)
+        .expect(303);
+    browser.opens(&scene.gate, "/pay").expect(200);
+}
+
+#[test]
+fn b34_presence_is_enough_where_the_operator_says_so() {
+    let words = Words {
+        mfa: "rp_id = \"app.example\"\norigins = [\"https://app.example\"]\nuser_verification = \"preferred\"",
+        ..PASSKEYS
+    };
+    let scene = Scene::with(&words);
+    let mut by = enrolled(&scene, "alice");
+    by.flags = VERIFIED & 0x01;
+    let mut browser = scene.browser("alice");
+    let (address, page) = page_of(&mut browser, &scene.gate);
+    assert_eq!(attribute(&page, "data-verification"), "preferred");
+    let form = shown(&by, &challenge(&page));
+    browser
+        .sends(&scene.gate, (&address, &form), &SENDS)
+        .expect(303);
+}
+
+#[test]
+fn b34_a_passkey_satisfies_what_asks_for_possession_of_a_key() {
+    let words = Words {
+        demand: "step_up = { amr = [\"pop\"] }",
+        ..PASSKEYS
+    };
+    let scene = Scene::with(&words);
+    enrolled(&scene, "alice");
+    let app = scene.enrol("bob");
+    let mut browser = scene.browser("bob");
+    let page = browser.sent_to_page(&scene.gate, "/pay");
+    browser.types(&scene.gate, &page, &app.code(0)).expect(303);
+    browser.opens(&scene.gate, "/pay").expect(302);
+}
+
+#[test]
+fn an_invitation_is_refused_where_there_is_a_factor() {
+    let scene = scene();
+    let app = scene.enrol("alice");
+    let output = scene.try_enrol(&["--issuer", "corp", "--invite", "alice"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        talk.contains("the account has a second factor") && talk.contains("--replace"),
+        "{talk}"
+    );
+    let output = scene.try_enrol(&["--issuer", "corp", "--invite", "--replace", "alice"]);
+    assert!(output.status.success());
+    let code = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let mut browser = scene.browser("alice");
+    let (_, page) = invite_page(&mut browser, &scene.gate, &code);
+    page.expect(200);
+    let (address, _) = page_of(&mut browser, &scene.gate);
+    browser
+        .types(&scene.gate, &address, &app.code(0))
+        .expect(403);
+}
+
+#[test]
+fn b34_a_real_browser_makes_a_passkey_and_shows_it() {
+    let origin = Origin::fixed(crate::harness::origin::answer(
+        200,
+        &[("Content-Type", "text/html")],
+        "<!doctype html><title>Bank</title><p>paid</p>",
+    ));
+    let accounts = tempfile::tempdir().expect("a temporary directory");
+    let mut scene = Scene::before(origin, &PASSKEYS, accounts);
+    let port = scene.gate.proxy.https().port();
+    // Its origin has the port, which is known only now.
+    let mfa = format!("rp_id = \"app.example\"\norigins = [\"https://app.example:{port}\"]");
+    scene.reload(&Words {
+        mfa: Box::leak(mfa.into_boxed_str()),
+        ..PASSKEYS
+    });
+    let token = scene.browser("alice").token;
+    let instructions = json!({
+        "url": format!("https://app.example:{port}/pay"),
+        "token": token,
+        "invitation": invited(&scene, "alice"),
+    });
+    let told = run_json(python("passkey_browser.py").arg(instructions.to_string()));
+    for walk in ["enrolled", "shown"] {
+        let text = told[walk].as_str().expect("a text");
+        assert!(text.contains("paid"), "{walk}: {told}");
+    }
+    let outcomes = ["outcome=\"right\""];
+    let name = "portcullis_second_factor_tries_total";
+    // The invitation, what was made, and what was shown.
+    scene.gate.proxy.await_metric(name, &outcomes, 3.0);
+}
