@@ -159,6 +159,15 @@ impl Metrics {
         )
     }
 
+    /// Drops the routes and upstreams that nobody counts through and that have counted nothing: those of a file that did
+    /// not come to be used.
+    pub fn forget_unused(&self) {
+        lock(&self.families.routes)
+            .retain(|_, route| Arc::strong_count(route) > 1 || route.durations.is_touched());
+        lock(&self.families.upstreams)
+            .retain(|_, upstream| Arc::strong_count(upstream) > 1 || upstream.is_touched());
+    }
+
     /// Reads the counts of the issuers at each scrape; a later call takes the place of an earlier one.
     pub fn watch_issuers(&self, read: impl Fn() -> Vec<IssuerReading> + Send + Sync + 'static) {
         *lock(&self.families.issuers) = Some(Probe(Box::new(read)));

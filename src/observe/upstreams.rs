@@ -84,6 +84,11 @@ impl UpstreamMetrics {
         UpstreamOutcome::ALL.into_iter().map(read)
     }
 
+    /// Whether anything was ever counted.
+    pub(super) fn is_touched(&self) -> bool {
+        self.outcomes.is_touched() || self.ejections().any(|(_, count)| count > 0)
+    }
+
     pub(super) fn ejections(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self
             .ejections

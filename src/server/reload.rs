@@ -75,6 +75,7 @@ pub fn bring_up(source: &Source, survivors: &Survivors, color: Color) -> Result<
     let problems = &loaded.problems;
     let compiled = compile::compile(&loaded, problems, survivors);
     let Some(compiled) = compiled else {
+        survivors.metrics.forget_unused();
         return Err(rendered(&loaded, color, |problem| {
             problem.severity == Severity::Error
         }));

@@ -455,6 +455,42 @@ fn a_change_that_needs_a_restart_is_told() {
 }
 
 #[test]
+fn a_rejected_reload_leaves_no_series_behind() {
+    let origin = Origin::echo();
+    let mut gate = Gate::before(&origin).with(PUBLIC).start();
+    gate.get("/").expect(200);
+    let file = |number: usize, more: &str| {
+        format!(
+            "[upstreams.ghost-{number}]\nservers = [\"http://127.0.0.1:9\"]\n{PUBLIC}\n\
+             [[blueprints]]\nname = \"ghost-{number}\"\nprefix = \"/ghost\"\nupstream = \"ghost-{number}\"\n\
+             auth = \"public\"\n{more}"
+        )
+    };
+    let listed = |gate: &Running| {
+        let text = gate.proxy.ask_admin("/metrics").expect(200).text();
+        let ghosts = text.lines().filter(|line| line.contains("ghost-"));
+        ghosts.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    for number in 0..3 {
+        gate.reload_with(&file(number, "unknown_key = 1\n"));
+        assert_eq!(listed(&gate), Vec::<String>::new());
+    }
+    // What is in force goes on to count, and a good file has its series.
+    gate.get("/").expect(200);
+    let counted = gate
+        .proxy
+        .await_metric("portcullis_requests_total", &["blueprint=\"app\""], 2.0);
+    assert!(counted < 3.0, "{counted}");
+    gate.reload_with(&file(7, ""));
+    let ghosts = listed(&gate);
+    assert!(!ghosts.is_empty());
+    assert!(
+        ghosts.iter().all(|line| line.contains("ghost-7")),
+        "{ghosts:#?}"
+    );
+}
+
+#[test]
 fn a_rejected_reload_takes_up_no_new_keys() {
     let origin = Origin::echo();
     let issuer = Issuer::http();
