@@ -341,7 +341,7 @@ async fn attempt_two(
         let slot = tokio::time::timeout(left, shared.slot(endpoint)).await;
         let slot = match slot.unwrap_or(Err(UpstreamError::ConnectTimeout)) {
             Ok(slot) => slot,
-            Err(UpstreamError::ConnectTimeout) if shared.len() >= endpoint.rules.shared_limit => {
+            Err(UpstreamError::ConnectTimeout) if shared.is_full() => {
                 return Err((UpstreamError::Full, None));
             }
             Err(UpstreamError::ConnectTimeout) if !tells(outbound, endpoint, left) => {

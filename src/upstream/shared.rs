@@ -2,7 +2,8 @@
 //!
 //! There is one, and another one only while each that there is carries as many requests as its server takes; the number
 //! is bounded, and beyond it a request waits, for as long as a connection may take. One is opened at a time, so that a
-//! burst of requests finds the connection that the first of them opens.
+//! burst of requests finds the connection that the first of them opens. As many again may end, for a server that closes
+//! each to further requests while one is under way must not have connections without end.
 //!
 //! A server that has answered before a request body had ended, and neither takes the rest nor resets the stream, keeps
 //! that stream counted. For as long as an unused connection is kept this is borne; then the connection gets no further
@@ -198,7 +199,7 @@ impl Shared {
         // Rare beside shared connections, and its future is large: it holds a TLS handshake.
         match tokio::time::timeout(limit, Box::pin(self.further(endpoint))).await {
             Ok(found) => found,
-            Err(_) if self.len() >= self.limit => Err(UpstreamError::Full),
+            Err(_) if self.is_full() => Err(UpstreamError::Full),
             Err(_) => Err(UpstreamError::ConnectTimeout),
         }
     }
@@ -209,11 +210,11 @@ impl Shared {
             if let Some(slot) = self.free(endpoint) {
                 return Ok(slot);
             }
-            if self.len() < self.limit {
+            if self.is_full() {
+                self.freed.notified().await;
+            } else {
                 let fresh = Shareable::new(two::connect(endpoint).await?);
                 self.lock().open.push(Arc::new(fresh));
-            } else {
-                self.freed.notified().await;
             }
         }
     }
@@ -265,14 +266,11 @@ impl Shared {
         });
     }
 
-    /// How many connections there are for further requests.
-    pub fn len(&self) -> usize {
-        self.lock().open.len()
-    }
-
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Whether no further connection may be made: there are so many for further requests, or as many again that end.
+    pub fn is_full(&self) -> bool {
+        let held = self.lock();
+        let (open, all) = (held.open.len(), held.open.len() + held.leaving.len());
+        open >= self.limit || all >= self.limit.saturating_mul(2)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {

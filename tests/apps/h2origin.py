@@ -147,6 +147,9 @@ class Peer:
             self.go_away(stream_id)
             self.flush()
             self.sock.shutdown(socket.SHUT_RDWR)
+        elif path == "/last":
+            # It is answered later, and no further request is taken on this connection.
+            self.go_away(stream_id)
         elif path == "/close":
             self.sock.shutdown(socket.SHUT_RDWR)
         elif path == "/deaf":
@@ -228,7 +231,7 @@ class Peer:
             self.head(stream_id)
             self.waiting[stream_id] = int(path.removeprefix("/big/"))
             self.pump(stream_id)
-        elif path == "/hold":
+        elif path in ("/hold", "/last"):
             with LOCK:
                 HELD.append((self, stream_id))
         elif path == "/release":

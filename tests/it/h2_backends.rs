@@ -402,6 +402,74 @@ fn a_connection_that_takes_no_more_requests_is_closed_with_the_bodies_that_it_do
 }
 
 #[test]
+fn connections_that_end_are_bounded_beside_those_that_take_requests() {
+    let origin = H2Origin::clear();
+    let gate = open(&origin, "h2_connections = 2\nconnect_timeout = \"300ms\"");
+    // Each is the last one on its connection, and keeps it open.
+    let mut last: Vec<Client> = Vec::new();
+    for count in 1..=4 {
+        let mut client = gate.https();
+        client.send(request("GET", "/last", &[]));
+        last.push(client);
+        origin.await_requests("/last", count);
+    }
+    origin.expect_connections(4);
+    expect_problem(&gate.get("/more"), 503, "overloaded");
+    let line = gate.proxy.await_access_of("/more");
+    assert_eq!(line["detail"], "no-stream", "{line}");
+    origin.expect_connections(4);
+    // Where one has ended there is room for another.
+    drop(last.pop());
+    eventually("there is room again", || {
+        (gate.get("/release").status == 200).then_some(())
+    });
+    for client in &mut last {
+        client.response().expect(200);
+    }
+    origin.expect_connections(5);
+}
+
+/// Everything to the upstream `two`, which has this besides its server.
+fn by_way_of_two(origin: &H2Origin, lines: &str) -> String {
+    format!(
+        "[upstreams.two]\nservers = [\"{}\"]\n{lines}\n\
+         [[blueprints]]\nname = \"app\"\nhosts = [\"app.example\"]\nupstream = \"two\"\nauth = \"public\"\n",
+        origin.url()
+    )
+}
+
+#[test]
+fn the_connections_of_a_server_that_a_reload_replaces_end_with_their_requests() {
+    let origin = H2Origin::clear();
+    let policy = |lines: &str| by_way_of_two(&origin, lines);
+    let mut gate = Gate::before_url(&origin.url()).with(&policy("")).start();
+    // A body that the server never takes, which would keep the connection for ever, and a request under way.
+    let deaf = unheard(&gate);
+    let mut holding = held(&gate, &origin, 1);
+    origin.expect_connections(1);
+    gate.reload_with(&policy("connect_timeout = \"2s\""));
+    gate.get("/x").expect(200);
+    origin.expect_connections(2);
+    assert!(
+        origin.events("closed").is_empty(),
+        "a request is under way on it"
+    );
+    gate.get("/release").expect(200);
+    for client in &mut holding {
+        client.response().expect(200);
+    }
+    let closed = origin.await_events("closed", 1);
+    assert_eq!(closed[0]["connection"], 0, "{closed:?}");
+    // One on which nothing is under way ends with the reload.
+    gate.reload_with(&policy("connect_timeout = \"3s\""));
+    gate.get("/x").expect(200);
+    let closed = origin.await_events("closed", 2);
+    assert_eq!(closed[1]["connection"], 1, "{closed:?}");
+    origin.expect_connections(3);
+    drop(deaf);
+}
+
+#[test]
 fn no_room_within_the_time_for_a_request_is_no_fault_of_the_server() {
     let origin = H2Origin::with(&["--streams=1"]);
     let keys = "h2_connections = 1\nrequest_timeout = \"400ms\"\nbreaker = { failures = 1 }";
