@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use super::{endpoint::Endpoint, error::UpstreamError, link::Link, stream};
+use super::{endpoint::Endpoint, error::UpstreamError, link::Link, prelude::Counted, stream};
 
 /// Largest response head that is read, in bytes; more is a broken answer.
 pub const RESPONSE_HEAD_BYTES: u32 = 64 * 1024;
@@ -16,6 +16,7 @@ pub const RESPONSE_HEAD_BYTES: u32 = 64 * 1024;
 /// [`UpstreamError::Connect`] or [`UpstreamError::ConnectTimeout`]; nothing was sent in either case.
 pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Link, UpstreamError> {
     let (stream, way) = stream::open(endpoint, limit).await?;
+    let (stream, prelude) = Counted::new(stream);
     let head = usize::try_from(RESPONSE_HEAD_BYTES).unwrap_or(usize::MAX);
     // hyper's own bound of 100 fields is kept: another one costs an allocation a response.
     let (sender, connection) = http1::Builder::new()
@@ -27,5 +28,5 @@ pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Link, Upstr
         // Errors reach the request that waits on the sender; an idle connection that breaks is nobody's loss.
         let _ = connection.with_upgrades().await;
     });
-    Ok(Link::new(sender, way))
+    Ok(Link::new(sender, way, prelude))
 }

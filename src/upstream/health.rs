@@ -86,6 +86,7 @@ async fn ask(
         Protocol::Http1 => {
             let limit = endpoint.rules.connect_timeout;
             let mut link = connect::connect(endpoint, limit).await?;
+            link.prelude.begin();
             link.sender.send_request(request).await
         }
         Protocol::Http2 => {

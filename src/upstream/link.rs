@@ -7,6 +7,7 @@
 use std::{
     net::SocketAddr,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,6 +18,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use super::prelude::Prelude;
 use crate::wire::body::ClientBody;
 
 /// A connection to a backend.
@@ -26,6 +28,8 @@ pub struct Link {
     pub sender: SendRequest<ClientBody>,
     /// How long the request under way may still wait.
     pub patience: Patience,
+    /// What comes before the head of the answer.
+    pub prelude: Arc<Prelude>,
     /// Where it leads.
     pub way: Way,
 }
@@ -41,10 +45,11 @@ pub struct Way {
 
 impl Link {
     /// A fresh connection.
-    pub fn new(sender: SendRequest<ClientBody>, way: Way) -> Self {
+    pub fn new(sender: SendRequest<ClientBody>, way: Way, prelude: Arc<Prelude>) -> Self {
         Self {
             sender,
             patience: Patience::new(),
+            prelude,
             way,
         }
     }

@@ -17,6 +17,7 @@ pub mod health;
 pub mod link;
 pub mod outlier;
 pub mod pool;
+pub mod prelude;
 pub mod resolve;
 pub mod send;
 pub mod shared;

@@ -401,9 +401,20 @@ async fn alone(
     request: Request<ClientBody>,
 ) -> Outcome {
     let Link {
-        sender, patience, ..
+        sender,
+        patience,
+        prelude,
+        ..
     } = link;
-    exchange(sending, patience, sender.try_send_request(request)).await
+    prelude.begin();
+    let outcome = exchange(sending, patience, sender.try_send_request(request)).await;
+    prelude.end();
+    match outcome {
+        Err((UpstreamError::Broken(_), _)) if prelude.is_over() => {
+            Err((UpstreamError::Unacceptable("interim-flood"), None))
+        }
+        outcome => outcome,
+    }
 }
 
 /// Writes the request and waits for the head, as long as the client's body moves.

@@ -271,6 +271,39 @@ fn in_two_parts(first: String, then: String, answered: bool) -> (Origin, SyncSen
 }
 
 #[test]
+fn a31_interim_answers_without_end_are_a_broken_answer_to_whoever_asks() {
+    let origin = Origin::script(|conn: &mut Conn| {
+        let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(1000);
+        while conn.request()?.is_some() {
+            while conn.send(&many).is_ok() {}
+        }
+        Ok(())
+    });
+    let gate = Gate::before(&origin)
+        .upstream("response_timeout = \"10s\"\nbreaker = { failures = 100 }")
+        .open();
+    for method in ["GET", "POST"] {
+        let response = gate.request(method, "/flood", &[]);
+        assert!(response.expect(502).text().contains("upstream-broken"));
+        let line = gate.proxy.await_access_of("/flood");
+        assert_eq!(line["detail"], "interim-flood", "{line}");
+    }
+    origin.await_closed(2);
+    // Not few of them are borne.
+    let patient = Origin::script(|conn: &mut Conn| {
+        while conn.request()?.is_some() {
+            conn.send("HTTP/1.1 102 Processing\r\n\r\n".repeat(1000))?;
+            conn.send(answer(200, &[], vec![b'x'; 4 << 20]))?;
+        }
+        Ok(())
+    });
+    let gate = Gate::before(&patient).open();
+    for _ in 0..3 {
+        assert_eq!(gate.get("/").expect(200).body.len(), 4 << 20);
+    }
+}
+
+#[test]
 fn a31_hints_without_end_are_a_broken_answer() {
     let processing = "HTTP/1.1 102 Processing\r\n\r\n".to_owned();
     for (interim, passed) in [(hint("/x"), 8), (processing, 0)] {
