@@ -189,6 +189,17 @@ impl Accounts {
         });
     }
 
+    /// Seals all that the account has with the newest key. What does not open stays as it is.
+    pub fn renew(&self, account: &mut Account) {
+        let last = account.totp.as_ref().map_or(0, |totp| totp.last_step);
+        if let Ok(Some(secret)) = self.totp_secret(account) {
+            self.put_totp(account, &secret, (0, last));
+        }
+        if let Ok(passkeys) = self.passkeys(account) {
+            self.put_passkeys(account, &passkeys);
+        }
+    }
+
     /// The secret of the account's authenticator app; `None` where it has none.
     ///
     /// # Errors

@@ -181,7 +181,9 @@ impl SecondFactor {
             return Ok((Outcome::Wrong, Verdict::Unenrolled));
         };
         Ok(match look(account, turn)? {
-            Found::Right(account, methods) => {
+            Found::Right(mut account, methods) => {
+                // So that a key is not needed once each account has shown some factor.
+                self.accounts.renew(&mut account);
                 self.accounts.save(&account)?;
                 let factor = Factor {
                     class: Arc::clone(&self.class),
