@@ -18,7 +18,11 @@ use zeroize::Zeroizing;
 use super::{BAD_FILE, FileArgs, misused, print, run::color};
 use crate::{
     config::{Loaded, Problem, Severity, load, nearest, render},
-    identity::{account::Account, second_factor::SecondFactor, totp},
+    identity::{
+        account::{Account, Accounts},
+        second_factor::SecondFactor,
+        totp,
+    },
     snapshot::{
         compile::{Compiled, compile},
         survivors::Survivors,
@@ -126,6 +130,7 @@ fn enrol(factor: &SecondFactor, owner: &Owner, replace: bool) -> anyhow::Result<
     }
     let secret = totp::fresh_secret();
     account.totp = None;
+    Accounts::end_invitation(&mut account);
     accounts.put_totp(&mut account, &secret, (clock::unix_seconds(), 0));
     accounts.save(&account).context("cannot use the account")?;
     Ok(totp::enrolment(&factor.service, &owner.subject, &secret))

@@ -456,6 +456,27 @@ fn b34_an_invitation_is_used_once_and_only_by_what_is_right() {
 }
 
 #[test]
+fn b34_an_invitation_does_not_count_beside_a_factor() {
+    let scene = scene();
+    let code = invited(&scene, "alice");
+    let mut browser = scene.browser("alice");
+    let (address, page) = invite_page(&mut browser, &scene.gate, &code);
+    page.expect(200);
+    // The operator gives an app after all, while whoever has the code is at the page.
+    let app = scene.enrol("alice");
+    let form = format!(
+        "invitation={code}&{}",
+        made(&authenticator(), &challenge(&page))
+    );
+    let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&answer, 403, "That invitation does not count");
+    let form = format!("invitation={code}");
+    let answer = browser.sends(&scene.gate, (&address, &form), &SENDS);
+    expect_reason(&answer, 403, "That invitation does not count");
+    scene.proven("alice", (&app, 0));
+}
+
+#[test]
 fn b37_whichever_factor_is_shown_all_are_sealed_anew() {
     let mut scene = scene();
     let by = enrolled(&scene, "alice");

@@ -37,8 +37,8 @@ impl Accounts {
         grouped(&code)
     }
 
-    /// Whether this is the code of the account's invitation, and it still counts; capitals, spaces and hyphens do not
-    /// matter.
+    /// Whether this is the code of the account's invitation, and it still counts: the account has no factor, and the day is
+    /// not over. Capitals, spaces and hyphens do not matter.
     ///
     /// # Errors
     /// [`AccountError::Sealed`].
@@ -48,7 +48,11 @@ impl Accounts {
         code: &str,
         now: u64,
     ) -> Result<bool, AccountError> {
-        let Some(sealed) = &account.invitation else {
+        let Some(sealed) = account
+            .invitation
+            .as_ref()
+            .filter(|_| !account.is_enrolled())
+        else {
             return Ok(false);
         };
         match self.seal.open(&purpose("invitation", account), sealed, now) {
