@@ -152,7 +152,7 @@ fn member(text: &str) -> Result<String, NameError> {
     Ok(format!(
         "{}={}",
         type_of(kind.trim())?,
-        escaped(&unescaped(value.trim_start())?)
+        escaped(&unescaped(value.trim_start_matches(' '))?)
     ))
 }
 
@@ -280,6 +280,14 @@ mod tests {
         ] {
             assert_eq!(normal(text), Err(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn no_blank_but_the_space_is_taken_off() {
+        for name in ["CN=\u{a0}a\u{a0}", "CN=\u{3000}"] {
+            assert_eq!(normal(name), Ok(name.to_owned()));
+        }
+        assert_eq!(normal("CN=  a  "), Ok("CN=a".to_owned()));
     }
 
     proptest! {
