@@ -82,6 +82,8 @@ pub struct Authority {
     pub name: DistinguishedName,
     /// SHA-256 of its public key with the algorithm (`SubjectPublicKeyInfo`, RFC 5280 §4.1.2.7).
     pub key: Sha256,
+    /// That key itself.
+    pub public_key: Box<[u8]>,
 }
 
 impl Authority {
@@ -94,9 +96,33 @@ impl Authority {
             Ok(([], parsed)) => Ok(Self {
                 name: DistinguishedName::of(parsed.subject()),
                 key: sha256(parsed.public_key().raw),
+                public_key: parsed.public_key().raw.into(),
             }),
             _ => Err(Unreadable),
         }
+    }
+}
+
+/// What a list of revocations calls a certificate, byte for byte as it stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Who issued it.
+    pub issuer: Box<[u8]>,
+    /// Its number among those that he issued (RFC 5280 §4.1.2.2).
+    pub serial: Box<[u8]>,
+}
+
+impl Issued {
+    /// Reads them from the certificate.
+    ///
+    /// # Errors
+    /// Anything that does not begin with a certificate.
+    pub fn of_der(der: &[u8]) -> Result<Self, Unreadable> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| Unreadable)?;
+        Ok(Self {
+            issuer: parsed.issuer().as_raw().into(),
+            serial: parsed.raw_serial().into(),
+        })
     }
 }
 

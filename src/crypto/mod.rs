@@ -5,6 +5,7 @@ pub mod digest;
 pub mod hex;
 pub mod mac;
 pub mod distinguished_name;
+pub mod revocation_list;
 pub mod rng;
 pub mod seal;
 pub mod secret;

@@ -5,7 +5,7 @@
 //! must be there for every authority of a chain and in date, otherwise nothing is known and the certificate is refused.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,17 +19,14 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use super::{
-    client_verifier::ClientVerifier,
-    revocation_lists::{self, List},
-    survivors::Survivors,
-};
+use super::{client_verifier::ClientVerifier, revocation_lists, survivors::Survivors};
 use crate::{
     config::Reader,
     crypto::{
         certificate::{Authority, end_of_der},
         digest::{Sha256, sha256},
         distinguished_name::DistinguishedName,
+        revocation_list::RevocationList,
         trust,
     },
     exchange::client_certificate::{ClientCertificate, Distrust, Standing},
@@ -170,13 +167,14 @@ pub(super) fn compile(
         }
         return Some(None);
     };
-    let authorities = std::fs::read(&path).map_err(|why| {
+    let authorities = Authorities::read(&path).map_err(|why| {
         let message = format!("cannot read certificates from `{}`: {why}", path.display());
         reader.error("client_ca", message, None);
     });
     files.push(path);
     let lists = revocation_lists::read_all(reader, files);
     let (authorities, lists) = (authorities.ok()?, lists?);
+    let lists = revocation_lists::that_count(reader, lists, &authorities.known)?;
     let optional = reader.get::<String>("client_auth").as_deref() == Some("optional");
     let setting = Setting {
         authorities,
@@ -210,10 +208,30 @@ fn late(reader: &Reader<'_>) -> bool {
     late
 }
 
+/// The file `client_ca`.
+struct Authorities {
+    pem: Vec<u8>,
+    roots: Arc<RootCertStore>,
+    known: Vec<Authority>,
+}
+
+impl Authorities {
+    fn read(path: &Path) -> Result<Self, String> {
+        let pem = std::fs::read(path).map_err(|why| why.to_string())?;
+        let mut roots = RootCertStore::empty();
+        trust::add_pem(&mut roots, &pem)?;
+        Ok(Self {
+            known: trust::authorities(&pem)?,
+            roots: Arc::new(roots),
+            pem,
+        })
+    }
+}
+
 /// What the file says.
 struct Setting {
-    authorities: Vec<u8>,
-    lists: Vec<List>,
+    authorities: Authorities,
+    lists: Vec<RevocationList>,
     optional: bool,
     late: bool,
 }
@@ -222,7 +240,7 @@ impl Setting {
     fn digest(&self) -> Sha256 {
         let mut whole = vec![u8::from(self.optional), u8::from(self.late)];
         // Of digests, so that nothing can move from one file to another.
-        whole.extend(sha256(&self.authorities));
+        whole.extend(sha256(&self.authorities.pem));
         for list in &self.lists {
             whole.extend(sha256(&list.der));
         }
@@ -231,14 +249,9 @@ impl Setting {
 
     /// Reports what does not fit.
     fn trust(&self, reader: &Reader<'_>) -> Result<ClientTrust, ()> {
-        let failed = |key: &str, why: String| reader.error(key, why, None);
-        let mut roots = RootCertStore::empty();
-        let authorities = trust::add_pem(&mut roots, &self.authorities)
-            .and_then(|()| trust::authorities(&self.authorities))
-            .map_err(|why| failed("client_ca", format!("cannot read certificates: {why}")))?;
-        self.warn(reader, &authorities);
-        let mut builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), trust::provider());
+        self.warn(reader, &self.authorities.known);
+        let roots = Arc::clone(&self.authorities.roots);
+        let mut builder = WebPkiClientVerifier::builder_with_provider(roots, trust::provider());
         if self.optional {
             builder = builder.allow_unauthenticated();
         }
@@ -247,9 +260,10 @@ impl Setting {
             builder = builder.enforce_revocation_expiration();
         }
         let chains = builder.build().map_err(|error| {
-            failed("client_crl", error.to_string());
+            reader.error("client_crl", error.to_string(), None);
         })?;
-        let verifier = ClientVerifier::new(chains, authorities);
+        let revoked = revocation_lists::of_several(&self.lists);
+        let verifier = ClientVerifier::new(chains, self.authorities.known.clone(), revoked);
         Ok(ClientTrust::new(Arc::new(verifier), self))
     }
 

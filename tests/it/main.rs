@@ -59,6 +59,7 @@ mod rbac;
 mod reload;
 mod resilience;
 mod revocation;
+mod revocation_lists;
 mod signed_identity;
 mod sigv4;
 mod smuggling;

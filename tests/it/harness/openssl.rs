@@ -165,6 +165,15 @@ impl Authority {
     /// Writes the list of what is revoked now to a file of this name, as one made at `made` (`YYYYMMDDHHMMSSZ`) that
     /// holds for long.
     pub fn list_made_at(&self, file: &str, made: &str) -> PathBuf {
+        self.list_with(file, made, "list")
+    }
+
+    /// The same for a part of the certificates (RFC 5280 §5.2.5): those that name this place of theirs.
+    pub fn partial_list_made_at(&self, file: &str, made: &str) -> PathBuf {
+        self.list_with(file, made, "part")
+    }
+
+    fn list_with(&self, file: &str, made: &str, extensions: &str) -> PathBuf {
         let path = self.directory.join(file);
         let (config, out) = (self.file("cnf"), path.display().to_string());
         self.openssl(&[
@@ -178,6 +187,8 @@ impl Authority {
             made,
             "-crl_nextupdate",
             "20490101000000Z",
+            "-crlexts",
+            extensions,
         ]);
         path
     }
@@ -220,7 +231,9 @@ impl Authority {
              [req]\ndistinguished_name = asked\nstring_mask = utf8only\n[asked]\n\
              [authority]\nbasicConstraints = critical,CA:true\nkeyUsage = critical,keyCertSign,cRLSign\n\
              subjectKeyIdentifier = hash\n\
-             [list]\nauthorityKeyIdentifier = keyid:always\n",
+             [list]\nauthorityKeyIdentifier = keyid:always\n\
+             [part]\nauthorityKeyIdentifier = keyid:always\nissuingDistributionPoint = critical,@place\n\
+             [place]\nfullname = URI:http://crl.example/part.crl\n",
             self.file("index"),
             self.file("crlnumber"),
             self.directory.display(),
