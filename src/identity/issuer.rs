@@ -260,17 +260,20 @@ impl Issuer {
     /// Reads the key file and the list of revoked tokens again; true when one of them changed.
     ///
     /// # Errors
-    /// The first that is unreadable, or holds no usable key; its last good content stays, and the other one is read.
-    pub fn reload_files(&self) -> Result<bool, IssuerError> {
-        let listed = self.revoked.as_ref().map(Revocations::reload).transpose();
+    /// Each that is unreadable, or holds no usable key; its last good content stays, and the other one is read.
+    pub fn reload_files(&self) -> Result<bool, Vec<IssuerError>> {
+        let listed = self.revoked.as_ref().map(Revocations::reload);
+        let listed = listed.unwrap_or(Ok(false)).map_err(IssuerError::from);
         let keys = match &self.config.keys {
             KeySource::File(path) => {
-                let keys = read_file(path, &self.config.rules.algorithms)?;
-                self.keys.put(keys, 0)
+                read_file(path, &self.config.rules.algorithms).map(|keys| self.keys.put(keys, 0))
             }
-            _ => false,
+            _ => Ok(false),
         };
-        Ok(listed?.unwrap_or(false) || keys)
+        match (listed, keys) {
+            (Ok(listed), Ok(keys)) => Ok(listed || keys),
+            (listed, keys) => Err([listed.err(), keys.err()].into_iter().flatten().collect()),
+        }
     }
 
     /// Fetches the keys now and then for as long as somebody else holds the issuer. Spawn it once, on any runtime; it
@@ -334,7 +337,7 @@ impl Issuer {
             }
             Err(error) => {
                 tracing::warn!(issuer = %self.config.rules.name, %error, "key set could not be fetched");
-                self.restore();
+                self.restore().await;
                 None
             }
         }
@@ -395,23 +398,26 @@ impl Issuer {
     }
 
     /// Takes the kept key set where there is none yet. Called within a fetch, which is the one writer of keys.
-    fn restore(&self) {
+    async fn restore(&self) {
         let Some((path, origin, stale)) = self.kept().filter(|_| self.keys.latest().is_none())
         else {
             return;
         };
         let issuer = &self.config.rules.name;
-        let keys = kept::load(&path, &origin, (unix_seconds(), stale)).and_then(|(json, at)| {
-            let keys = KeySet::parse(&json, &self.config.rules.algorithms);
-            Ok((keys.map_err(|_| KeptError::Malformed)?, at))
+        let algorithms = self.config.rules.algorithms.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let (json, at) = kept::load(&path, &origin, (unix_seconds(), stale))?;
+            let keys = KeySet::parse(&json, &algorithms).map_err(|_| KeptError::Malformed)?;
+            Ok((keys, at))
         });
-        match keys {
-            Ok((keys, fetched)) => {
+        match read.await {
+            Ok(Ok((keys, fetched))) => {
                 self.keys.put(keys, fetched);
                 tracing::warn!(%issuer, "the key set kept on disk is used until the issuer answers");
             }
-            Err(KeptError::Missing) => {}
-            Err(error) => tracing::warn!(%issuer, %error, "no kept key set"),
+            Ok(Err(KeptError::Missing)) => {}
+            Ok(Err(error)) => tracing::warn!(%issuer, %error, "no kept key set"),
+            Err(error) => tracing::warn!(%issuer, %error, "the kept key set was not read"),
         }
     }
 }

@@ -261,7 +261,7 @@ impl Reloader {
     /// reload that is rejected changes nothing.
     fn read_issuers(&self) {
         for issuer in self.survivors.issuers.list() {
-            if let Err(error) = issuer.reload_files() {
+            for error in issuer.reload_files().err().into_iter().flatten() {
                 tracing::error!(%error, "a file of an issuer is not reloaded, its last good content stays");
             }
         }

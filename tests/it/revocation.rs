@@ -336,3 +336,26 @@ fn a_kept_key_set_is_used_no_longer_than_stale() {
     gate.proxy.await_talk("the kept key set is too old");
     assert_eq!(status(&gate, &issuer.mint(&Mint::new())), 503);
 }
+
+#[test]
+fn two_files_of_an_issuer_that_are_both_broken_are_both_told() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let gate = Gate::before(&origin);
+    let (keys, list) = (
+        gate.directory().join("keys.json"),
+        gate.directory().join("revoked.txt"),
+    );
+    issuer.write_jwks(&keys);
+    replace(&list, "");
+    let section = issuer
+        .section_with("revoked = \"revoked.txt\"")
+        .replace(&issuer.jwks_url(), "keys.json")
+        .replace("jwks_url", "jwks_file");
+    let gate = gate.with(&section).with(ANY_TOKEN).start();
+    replace(&keys, "{");
+    replace(&list, "no such word");
+    gate.reload();
+    gate.proxy.await_talk("not a JSON Web Key Set");
+    gate.proxy.await_talk("line 1 of");
+}
