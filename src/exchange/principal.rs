@@ -43,6 +43,9 @@ pub struct Principal {
     /// Of the claims that the credential has those that conditions of the file read, or the list of revoked tokens; `None`
     /// where neither reads any.
     pub claims: Option<Box<Map<String, Value>>>,
+    /// The same claims as the issuer's answer about the credential has them, where it says otherwise: conditions must hold
+    /// of both.
+    pub answered: Option<Box<Map<String, Value>>>,
     /// What the backend is told.
     pub headers: IdentityHeaders,
 }
@@ -80,6 +83,7 @@ impl Principal {
             amr: Vec::new(),
             binding: None,
             claims: None,
+            answered: None,
             headers: IdentityHeaders::default(),
         }
     }

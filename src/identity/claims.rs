@@ -159,6 +159,22 @@ impl ClaimPath {
     }
 }
 
+impl ClaimPath {
+    /// The same of claims that say something of this path even where they lead nowhere: `null` for what stands on the way and
+    /// is no object. `None` where a name on the way is absent.
+    pub fn stated<'a>(&self, claims: &'a Claims) -> Option<&'a Value> {
+        let (first, rest) = self.0.split_first()?;
+        let mut value = claims.get(&**first)?;
+        for name in rest {
+            let Some(members) = value.as_object() else {
+                return Some(&Value::Null);
+            };
+            value = members.get(&**name)?;
+        }
+        Some(value)
+    }
+}
+
 /// The first name of `text` and what follows it.
 fn segment(text: &str) -> Result<(String, &str), ClaimPathError> {
     let Some(quoted) = text.strip_prefix('"') else {
@@ -191,6 +207,19 @@ pub fn kept(claims: &Claims, names: &[Box<str>]) -> Option<Box<Claims>> {
         .filter_map(|name| claims.get_key_value(&**name));
     let found = found.map(|(name, value)| (name.clone(), value.clone()));
     Some(Box::new(found.collect()))
+}
+
+/// Lays one set of claims over another: what the upper says of a name counts, of objects name by name; what it says nothing
+/// of stays.
+pub fn overlay(under: &mut Claims, over: &Claims) {
+    for (name, value) in over {
+        match (under.get_mut(name), value) {
+            (Some(Value::Object(under)), Value::Object(over)) => overlay(under, over),
+            _ => {
+                under.insert(name.clone(), value.clone());
+            }
+        }
+    }
 }
 
 /// A claim of the wrong type; the word is its name.
@@ -267,8 +296,8 @@ mod tests {
     use serde_json::json;
 
     use super::{
-        BadClaim, ClaimPath, ClaimPathError, Claims, JsonError, parse_object, seconds, string,
-        words,
+        BadClaim, ClaimPath, ClaimPathError, Claims, JsonError, overlay, parse_object, seconds,
+        string, words,
     };
 
     fn claims(value: &serde_json::Value) -> Claims {
@@ -382,5 +411,32 @@ mod tests {
         assert_eq!(words(claims.get("n"), "n"), Err(BadClaim("n")));
         assert_eq!(words(claims.get("m"), "m"), Err(BadClaim("m")));
         assert!(words(None, "x").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_stands_on_the_way_and_leads_nowhere_is_stated_as_null() {
+        let path = ClaimPath::parse("a.b.c").unwrap();
+        let null = serde_json::Value::Null;
+        for (claims, found, stated) in [
+            (json!({}), None, None),
+            (json!({"a": {}}), None, None),
+            (json!({"a": {"b": {"d": 1}}}), None, None),
+            (json!({"a": null}), None, Some(&null)),
+            (json!({"a": {"b": "x"}}), None, Some(&null)),
+            (json!({"a": {"b": {"c": null}}}), Some(&null), Some(&null)),
+        ] {
+            let claims = self::claims(&claims);
+            assert_eq!(path.find(&claims), found, "{claims:?}");
+            assert_eq!(path.stated(&claims), stated, "{claims:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_laid_over_claims_counts_name_by_name() {
+        let mut under = claims(&json!({"a": {"b": 1, "c": [1]}, "d": 1, "e": {"f": 1}}));
+        let over = json!({"a": {"c": [2], "g": 2}, "d": {"h": 2}, "e": null});
+        overlay(&mut under, &claims(&over));
+        let both = json!({"a": {"b": 1, "c": [2], "g": 2}, "d": {"h": 2}, "e": null});
+        assert_eq!(under, claims(&both));
     }
 }

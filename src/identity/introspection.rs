@@ -21,7 +21,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 
-use super::agreement::Grants;
+use super::agreement::Said;
 use super::bearer::{self, TokenError};
 use super::claims::{self, Claims, parse_object};
 use super::fetch::{FetchError, Location, LocationError};
@@ -63,8 +63,8 @@ pub(super) struct Question<'a> {
 pub(super) struct Told {
     /// Who holds it, by these words alone.
     pub(super) principal: Arc<Principal>,
-    /// What these words grant; nothing where signed tokens are not asked about.
-    pub(super) grants: Arc<Grants>,
+    /// What these words narrow; nothing where signed tokens are not asked about.
+    pub(super) said: Arc<Said>,
 }
 
 /// What came of a question.
@@ -398,6 +398,11 @@ fn judge(
 ) -> Result<Told, TokenError> {
     let rules = issuer.rules();
     check_members(rules, &members)?;
+    let said = if introspector.asks_always() {
+        Said::of(rules, &members)?
+    } else {
+        Said::default()
+    };
     let held = now.saturating_add(introspector.rules.cache.as_secs());
     let absent = held.max(now.saturating_add(1));
     members.entry("exp").or_insert_with(|| absent.into());
@@ -409,17 +414,12 @@ fn judge(
     bearer::check_use(None, &members)?;
     let principal = bearer::judge(rules, &members, now)?;
     issuer.check_revoked(&members)?;
-    let grants = if introspector.asks_always() {
-        Grants::of(rules, &members)?
-    } else {
-        Grants::default()
-    };
     Ok(Told {
         principal: Arc::new(Principal {
             expires: principal.expires.min(held),
             ..principal
         }),
-        grants: Arc::new(grants),
+        said: Arc::new(said),
     })
 }
 
@@ -502,7 +502,7 @@ mod tests {
                     expires: NOW + 30,
                     ..Principal::named("alice", "corp".into())
                 }),
-                grants: Arc::default(),
+                said: Arc::default(),
             }),
             list: issuer.list_version(),
             until: NOW + 30,

@@ -3,7 +3,8 @@
 //! For what roles and scopes cannot say, such as "the owner alone". They are judged last, of callers who have all else.
 //! `claims` compares claims with what is stated; `condition` is an expression ([`expression`], CEL). Both see the principal
 //! and the request as it was judged, never its raw bytes. What cannot be evaluated is refused. A principal that no
-//! issuer vouches for has no claims.
+//! issuer vouches for has no claims; one of whom token and answer of the issuer say different things must meet the
+//! conditions by either.
 
 mod expression;
 
@@ -17,7 +18,10 @@ use self::expression::{Facts, Outcome};
 use super::mode::Mode;
 use crate::{
     config::{Entry, Kind, Node, Reader, Value},
-    exchange::Exchange,
+    exchange::{
+        Exchange,
+        principal::{Principal, Withheld},
+    },
     identity::claims::ClaimPath,
     wire::halt::{Halt, Reason, Refusal, Stage},
 };
@@ -268,7 +272,15 @@ impl Conditions {
     /// Why they do not hold, as a code for the log.
     fn failure(&self, exchange: &Exchange) -> Option<&'static str> {
         let principal = exchange.principal.as_deref()?;
-        let claims = principal.claims.as_deref();
+        views(principal).find_map(|view| self.failure_of(exchange, principal, view))
+    }
+
+    fn failure_of(
+        &self,
+        exchange: &Exchange,
+        principal: &Principal,
+        (claims, withheld): View<'_>,
+    ) -> Option<&'static str> {
         if !self.claims.iter().all(|wanted| wanted.holds(claims)) {
             return Some("claim");
         }
@@ -279,6 +291,8 @@ impl Conditions {
             client: canonical(exchange.client),
             path: &exchange.parameters,
             principal,
+            claims,
+            withheld,
         };
         match expression.evaluate(&facts) {
             Outcome::True => None,
@@ -287,6 +301,24 @@ impl Conditions {
             Outcome::Failed => Some("condition-error"),
         }
     }
+}
+
+/// Claims, and what counts as held beside what is granted.
+type View<'a> = (
+    Option<&'a serde_json::Map<String, Json>>,
+    Option<&'a Withheld>,
+);
+
+/// The ways to see a principal, one for nearly all: claims as token and answer have them, roles and scopes that both name and
+/// that either does. A condition may ask for what is absent, so it has to hold in each.
+fn views(principal: &Principal) -> impl Iterator<Item = View<'_>> {
+    let answered = principal.answered.as_deref().map(Some);
+    let claims = std::iter::once(principal.claims.as_deref()).chain(answered);
+    claims.flat_map(|claims| {
+        let withheld = principal.withheld.as_deref().map(Some);
+        let withheld = std::iter::once(None).chain(withheld);
+        withheld.map(move |withheld| (claims, withheld))
+    })
 }
 
 /// An IPv4 address that came over an IPv6 socket is written as what it is.

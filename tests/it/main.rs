@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod agreement;
 mod api_keys;
 mod architecture;
 mod bans;

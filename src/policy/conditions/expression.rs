@@ -20,7 +20,10 @@ use cel::{
 };
 use serde_json::Value as Json;
 
-use crate::{config::nearest, exchange::principal::Principal};
+use crate::{
+    config::nearest,
+    exchange::principal::{Principal, Withheld},
+};
 
 /// The longest expression.
 pub const MOST_BYTES: usize = 1024;
@@ -84,6 +87,10 @@ pub struct Facts<'a> {
     pub path: &'a [(Box<str>, Box<str>)],
     /// Who asks.
     pub principal: &'a Principal,
+    /// What is said of him.
+    pub claims: Option<&'a serde_json::Map<String, Json>>,
+    /// What counts as held beside his roles and scopes.
+    pub withheld: Option<&'a Withheld>,
 }
 
 /// What became of an evaluation.
@@ -170,14 +177,14 @@ impl Expression {
             "client" => text(&facts.client.to_string()),
             "subject" => text(&principal.subject),
             "issuer" => text(&principal.issuer),
-            "roles" => list(&principal.roles),
-            "scopes" => list(&principal.scopes),
+            "roles" => list(&principal.roles, facts.withheld.map(|held| &held.roles)),
+            "scopes" => list(&principal.scopes, facts.withheld.map(|held| &held.scopes)),
             "path" => map(facts
                 .path
                 .iter()
                 .map(|(name, value)| (&**name, text(value)))),
             "claims" => {
-                let claims = principal.claims.iter().flat_map(|claims| claims.iter());
+                let claims = facts.claims.into_iter().flatten();
                 let read = claims.filter(|(name, _)| self.reads.claims.contains(*name));
                 map(read.map(|(name, value)| (name.as_str(), of_json(value))))
             }
@@ -196,8 +203,9 @@ fn text(text: &str) -> Value {
     Value::String(Arc::new(text.to_owned()))
 }
 
-fn list(words: &[Box<str>]) -> Value {
-    Value::List(Arc::new(words.iter().map(|word| text(word)).collect()))
+fn list(words: &[Box<str>], more: Option<&Vec<Box<str>>>) -> Value {
+    let words = words.iter().chain(more.into_iter().flatten());
+    Value::List(Arc::new(words.map(|word| text(word)).collect()))
 }
 
 fn map<'a>(members: impl Iterator<Item = (&'a str, Value)>) -> Value {
@@ -446,6 +454,8 @@ mod tests {
             client: [192, 0, 2, 1].into(),
             path: &path,
             principal: &principal,
+            claims: principal.claims.as_deref(),
+            withheld: None,
         })
     }
 
