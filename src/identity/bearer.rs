@@ -18,7 +18,7 @@ use super::confirmation;
 pub use super::credential::{
     CredentialError, Presented, Scheme, presented, presented_by_either, well_formed,
 };
-use super::introspection::{Introspector, Question, ask};
+use super::introspection::{Introspector, Question, Signed, ask};
 use super::issuer::{Issuer, IssuerRules, MAX_TOKEN_BYTES, TokenType};
 use super::jwks::NoKey;
 use super::jws::{self, FormError, Header, Unverified};
@@ -238,6 +238,7 @@ pub async fn verify(
         digest: &digest,
         client,
         now,
+        signed: None,
     };
     if let Some(issuer) = oracle(token, issuers) {
         return counted(issuer, "introspected", ask_alone(issuer, question).await);
@@ -332,7 +333,10 @@ async fn verify_with(
     let mut principal = judge(rules, &parts.claims, now)?;
     issuer.check_revoked(&parts.claims)?;
     if issuer.introspector().is_some_and(Introspector::asks_always) {
-        let answer = ask(issuer, question).await;
+        let signed = Some(Signed {
+            issued: claims::seconds(&parts.claims, "iat")?,
+        });
+        let answer = ask(issuer, Question { signed, ..question }).await;
         let own = Grants::of(rules, &parts.claims)?;
         principal = agreed((principal, &own), &answer.verdict?)?;
         list = list.min(answer.list);

@@ -26,7 +26,6 @@ use super::bearer::{self, TokenError};
 use super::claims::{self, Claims, parse_object};
 use super::fetch::{FetchError, Location, LocationError};
 use super::issuer::Issuer;
-use super::jws;
 use super::rules::{Asked, ClientAuth, Introspection, IssuerRules};
 use super::shares::Shares;
 use crate::crypto::digest::Sha256;
@@ -46,7 +45,7 @@ const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// What is asked about, and for whom.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     /// The token.
     pub(super) token: &'a str,
@@ -56,6 +55,15 @@ pub(super) struct Question<'a> {
     pub(super) client: IpAddr,
     /// When, in Unix seconds.
     pub(super) now: u64,
+    /// What is known of it already.
+    pub(super) signed: Option<Signed>,
+}
+
+/// A token whose signature held.
+#[derive(Clone, Copy)]
+pub(super) struct Signed {
+    /// When it says that it was issued, in Unix seconds.
+    pub(super) issued: Option<u64>,
 }
 
 /// What an issuer said of a token that counts.
@@ -183,13 +191,26 @@ impl Introspector {
         (question.now < answer.until && answer.list == list).then_some(answer)
     }
 
-    /// Whether a client may have one more question under way: not beyond its share, and not when all too many wait.
-    fn has_room(&self, under_way: &UnderWay, client: IpAddr) -> bool {
+    /// Whether one more question may be under way: not beyond the share of its client, and not when all too many wait.
+    fn has_room(&self, under_way: &UnderWay, question: &Question<'_>) -> bool {
         if under_way.flights.len() >= self.rules.concurrency.saturating_mul(QUEUE) {
+            return false;
+        }
+        let client = question.client;
+        if self.shares.are_refused(client) && !self.is_known(question) {
             return false;
         }
         let asked = under_way.clients.get(&client_key(client)).copied();
         asked.unwrap_or_default() < self.shares.of(client, self.rules.concurrency)
+    }
+
+    /// Whether the token is none that its bearer made up: its signature held, or it was good when it was last asked about.
+    fn is_known(&self, question: &Question<'_>) -> bool {
+        let was_good = || {
+            let last = self.answers.get(question.digest);
+            last.is_some_and(|answer| answer.verdict.is_ok())
+        };
+        question.signed.is_some() || was_good()
     }
 
     fn warn(&self, issuer: &str, error: &AskError) {
@@ -239,7 +260,7 @@ fn board(
     if let Some(flight) = under_way.flights.get(question.digest) {
         return Some(flight.clone());
     }
-    if !introspector.has_room(&under_way, question.client) {
+    if !introspector.has_room(&under_way, question) {
         return None;
     }
     let (sender, receiver) = watch::channel(None);
@@ -247,6 +268,7 @@ fn board(
         issuer: Arc::clone(issuer),
         digest: *question.digest,
         client: question.client,
+        signed: question.signed,
     };
     under_way.flights.insert(flight.digest, receiver.clone());
     *under_way
@@ -269,6 +291,7 @@ struct Flight {
     issuer: Arc<Issuer>,
     digest: Sha256,
     client: IpAddr,
+    signed: Option<Signed>,
 }
 
 impl Flight {
@@ -279,12 +302,7 @@ impl Flight {
         // Before the list is asked: one that changes meanwhile ends what is held.
         let list = self.issuer.list_version();
         let verdict = match introspector.fetch(token).await {
-            Ok(Some(members)) => {
-                // What a signature vouches for need not be said again.
-                let signed = !self.issuer.is_unsigned() && jws::has_signed_form(token);
-                let demands = introspector.rules.require_audience && !signed;
-                judge((&*self.issuer, introspector), members, demands, now)
-            }
+            Ok(Some(members)) => judge((&*self.issuer, introspector), members, self.signed, now),
             Ok(None) => Err(TokenError::Inactive),
             Err(error) => {
                 self.failed(introspector, &error);
@@ -295,7 +313,7 @@ impl Flight {
         let until = if let Ok(told) = &verdict {
             told.principal.expires
         } else {
-            introspector.shares.refused(self.client);
+            self.refused(introspector);
             now.saturating_add(introspector.rules.negative_cache.as_secs())
         };
         let answer = Answer {
@@ -305,8 +323,17 @@ impl Flight {
         };
         if now < until {
             introspector.answers.insert(self.digest, answer.clone());
+        } else {
+            introspector.answers.remove(&self.digest);
         }
         answer
+    }
+
+    /// Counts a token that the issuer refused against its client, who may have made it up.
+    fn refused(&self, introspector: &Introspector) {
+        if self.signed.is_none() {
+            introspector.shares.refused(self.client);
+        }
     }
 
     /// Counts a question without answer, against its client where its token may be the cause.
@@ -314,7 +341,7 @@ impl Flight {
         self.issuer.counts().asked("failed");
         introspector.warn(&self.issuer.rules().name, error);
         if error.blames_the_token() {
-            introspector.shares.refused(self.client);
+            self.refused(introspector);
         } else if error.is_silence(introspector.rules.timeout) {
             introspector.shares.unanswered(self.client);
         }
@@ -389,11 +416,12 @@ fn basic(rules: &Introspection) -> Option<HeaderValue> {
 }
 
 /// Judges the members of an active token as the claims of a signed one. What RFC 7662 §2.2 lets the issuer leave out is
-/// filled in, `aud` unless it is demanded: the answer is the issuer's own, and is believed for no longer than it is held.
+/// filled in, `aud` unless it is demanded, and when the token was issued from a signed one: the answer is the issuer's own, and
+/// is believed for no longer than it is held.
 fn judge(
     (issuer, introspector): (&Issuer, &Introspector),
     mut members: Claims,
-    demands_audience: bool,
+    signed: Option<Signed>,
     now: u64,
 ) -> Result<Told, TokenError> {
     let rules = issuer.rules();
@@ -403,6 +431,8 @@ fn judge(
     } else {
         Said::default()
     };
+    // What a signature vouches for need not be said again.
+    let demands_audience = introspector.rules.require_audience && signed.is_none();
     let held = now.saturating_add(introspector.rules.cache.as_secs());
     let absent = held.max(now.saturating_add(1));
     members.entry("exp").or_insert_with(|| absent.into());
@@ -413,6 +443,9 @@ fn judge(
     }
     bearer::check_use(None, &members)?;
     let principal = bearer::judge(rules, &members, now)?;
+    if let Some(issued) = signed.and_then(|signed| signed.issued) {
+        members.entry("iat").or_insert_with(|| issued.into());
+    }
     issuer.check_revoked(&members)?;
     Ok(Told {
         principal: Arc::new(Principal {

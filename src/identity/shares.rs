@@ -1,7 +1,8 @@
 //! How many questions one client may have put to an issuer. For `introspection`.
 //!
 //! Made-up tokens cost whoever sends them nothing: what the issuer refuses, and what it leaves without an answer, is taken
-//! from what their client may have asked. Clients are counted apart in bounded memory, IPv6 by /64.
+//! from what their client may have asked. Tokens of which something is known go on to be asked about: others may come from
+//! the same address. Clients are counted apart in bounded memory, IPv6 by /64.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -41,13 +42,16 @@ impl Shares {
         }
     }
 
+    /// Whether the issuer refused too many tokens of a client for one more to be asked about of which nothing is known.
+    pub(super) fn are_refused(&self, client: IpAddr) -> bool {
+        let (key, now) = (self.hasher.client(client), clock::now_ns());
+        !self.refusals.check(key, 0, now).is_allowed()
+    }
+
     /// How many questions a client may have under way when `all` may be: a quarter of them, one while its questions hold
-    /// their turns to no end, none after too many refusals.
+    /// their turns to no end.
     pub(super) fn of(&self, client: IpAddr, all: usize) -> usize {
         let (key, now) = (self.hasher.client(client), clock::now_ns());
-        if !self.refusals.check(key, 0, now).is_allowed() {
-            return 0;
-        }
         if !self.silences.check(key, 0, now).is_allowed() {
             return 1;
         }

@@ -8,7 +8,7 @@ use crate::harness::eventually::eventually;
 use crate::harness::gate::{Running, request};
 use crate::harness::issuer::now;
 use crate::harness::proxy::portcullis;
-use crate::harness::{Gate, Issuer, Mint, Origin, Response};
+use crate::harness::{Client, Gate, Issuer, Mint, Origin, Response};
 
 const SECRET: &str = "s3cret of the gate";
 
@@ -346,6 +346,116 @@ fn made_up_tokens_that_the_issuer_answers_400_cost_their_client() {
     assert!((100..=140).contains(&asked), "{asked} questions");
     let signed = scene.issuer.mint(&Mint::new());
     scene.show(&signed).expect(200);
+}
+
+/// A neighbour who sends made-up tokens from the same address.
+struct Neighbour {
+    client: Client,
+    sent: u32,
+}
+
+impl Neighbour {
+    fn new(gate: &Running) -> Self {
+        Self {
+            client: gate.https(),
+            sent: 0,
+        }
+    }
+
+    /// Sends until what is refused at this address is used up; half a second later there is a little again.
+    fn use_up(&mut self) {
+        for _ in 0..300 {
+            self.sent += 1;
+            let value = format!("Bearer made-up-{}", self.sent);
+            let get = request("GET", "/api", &[("Authorization", &value)]);
+            if self.client.send(get).response().status == 503 {
+                return;
+            }
+        }
+        panic!("{} made-up tokens were asked about", self.sent);
+    }
+}
+
+#[test]
+fn a_neighbour_with_made_up_tokens_shuts_out_nobody_whose_token_is_known() {
+    let scene = Scene::with("cache = \"1s\"\nnegative_cache = \"0s\"");
+    let mut neighbour = Neighbour::new(&scene.gate);
+    for token in ["known", "withdrawn"] {
+        scene.issuer.know(token, &active());
+        scene.show(token).expect(200);
+    }
+    let mut ask_again = |token| {
+        eventually("the answer is out of date", || {
+            neighbour.use_up();
+            let before = scene.asked();
+            let response = scene.show(token);
+            (response.status != 200 || scene.asked() > before).then_some(response)
+        })
+    };
+    for _ in 0..2 {
+        ask_again("known").expect(200);
+    }
+    // One that was refused is no longer a known one.
+    scene.issuer.know("withdrawn", &json!({"active": false}));
+    expect_problem(&ask_again("withdrawn"), 401, "token-invalid");
+    for token in ["withdrawn", "new"] {
+        eventually("it is not asked about", || {
+            neighbour.use_up();
+            (scene.show(token).status == 503).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_neighbour_with_made_up_tokens_shuts_out_no_signed_token() {
+    let scene = Scene::with("when = \"always\"");
+    let mut neighbour = Neighbour::new(&scene.gate);
+    let forged = Mint::new().with_a_foreign_key();
+    for number in 0..3 {
+        let token = scene
+            .issuer
+            .mint(&Mint::new().claim("jti", number.to_string()));
+        scene.issuer.know(&token, &active());
+        let forged = scene.issuer.mint(&forged);
+        neighbour.use_up();
+        scene.show(&token).expect(200);
+        expect_problem(&scene.show(&forged), 401, "token-invalid");
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_say_when_a_signed_token_was_issued_revokes_no_new_one() {
+    let origin = Origin::echo();
+    let issuer = Issuer::http();
+    let section = issuer.section_with("revoked = \"revoked.txt\"");
+    let gate = Gate::before(&origin)
+        .environment("GATE_SECRET", SECRET)
+        .with(&section)
+        .with(&issuer.introspection())
+        .with("when = \"always\"\n")
+        .with(ANY_TOKEN);
+    let list = format!("sub:alice before:{}\n", now() - 50);
+    std::fs::write(gate.directory().join("revoked.txt"), list).expect("our directory");
+    let gate = gate.start();
+    for (issued, said, status) in [
+        (now(), None, 200),
+        (now() - 100, None, 401),
+        (now(), Some(now() - 100), 401),
+    ] {
+        let token = issuer.mint(
+            &Mint::new()
+                .claim("iat", issued)
+                .claim("jti", format!("{issued} {said:?}")),
+        );
+        let mut members = active();
+        if let Some(said) = said {
+            members["iat"] = said.into();
+        }
+        issuer.know(&token, &members);
+        let value = format!("Bearer {token}");
+        let response = gate.get_with("/api", &[("Authorization", &value)]);
+        response.expect(status);
+    }
 }
 
 #[test]
