@@ -125,6 +125,13 @@ pub struct Room {
     abandoned_ms: AtomicU64,
 }
 
+impl Room {
+    /// What the server takes of a body before it says more, in bytes.
+    pub fn window(&self) -> usize {
+        self.on.two.window()
+    }
+}
+
 impl Slot {
     fn on(connection: &Arc<Shareable>, freed: &Arc<Notify>) -> Self {
         connection.requests.fetch_add(1, Ordering::AcqRel);

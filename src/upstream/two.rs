@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -36,6 +36,7 @@ use super::{
     stream::{self, Stream},
     upload::Upload,
 };
+use crate::wire::first_settings;
 
 /// Requests on one connection at once, however many more the server would take.
 pub const STREAMS: u32 = 100;
@@ -71,6 +72,7 @@ pub struct Two {
     /// Where it leads.
     pub way: Way,
     driver: Arc<Mutex<Option<Driver>>>,
+    greeting: Arc<Greeting>,
     spawner: Spawner,
 }
 
@@ -100,6 +102,11 @@ impl Two {
         let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
         let allowed = driver.as_ref().map(Driver::current_max_send_streams);
         allowed.unwrap_or(0).min(most)
+    }
+
+    /// What the server takes of a body before it says more, in bytes, as its first SETTINGS say.
+    pub fn window(&self) -> usize {
+        self.greeting.window.load(Ordering::Relaxed)
     }
 
     /// Closes the connection, whatever is under way on it.
@@ -138,9 +145,10 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Two, UpstreamError> {
         sender,
         way,
         driver,
+        greeting,
         spawner,
     };
-    match tokio::time::timeout(limit, greeting.came(&two)).await {
+    match tokio::time::timeout(limit, two.greeting.came(&two)).await {
         Ok(true) => Ok(two),
         Ok(false) => Err(UpstreamError::Connect(io::Error::other(
             "the server does not speak HTTP/2",
@@ -195,9 +203,22 @@ async fn drive(driver: Arc<Mutex<Option<Driver>>>, greeting: Arc<Greeting>) {
 struct Greeting {
     read: Notify,
     over: AtomicBool,
+    /// Nothing but the first frame, which the library bounds, and what came together with it.
+    first: Mutex<Vec<u8>>,
+    window: AtomicUsize,
 }
 
 impl Greeting {
+    /// Takes note of what came.
+    fn hear(&self, bytes: &[u8]) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.extend_from_slice(bytes);
+        if let Some(window) = first_settings::initial_window(&first) {
+            self.window.store(window, Ordering::Relaxed);
+        }
+        self.read.notify_one();
+    }
+
     /// Waits for the SETTINGS; false when the connection ends before.
     async fn came(&self, two: &Two) -> bool {
         // The connection reads in a task of its own, so after each read it is asked what it made of it.
@@ -208,6 +229,7 @@ impl Greeting {
             self.read.notified().await;
         }
         self.over.store(true, Ordering::Relaxed);
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
         true
     }
 }
@@ -225,9 +247,11 @@ impl AsyncRead for Greeted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() && !self.greeting.over.load(Ordering::Relaxed) {
-            self.greeting.read.notify_one();
+            let came = buf.filled().get(before..).unwrap_or_default();
+            self.greeting.hear(came);
         }
         read
     }

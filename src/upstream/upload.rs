@@ -3,8 +3,8 @@
 //! For [`super::two`]. A stream counts until both sides have ended (RFC 9113 §5.1.2), so the room of a request is given
 //! back when its answer has ended and the connection has let go of its body, whichever comes last. The connection takes
 //! a piece as soon as the server takes a byte of it, and would hold the rest of a last piece unseen; so of each piece the
-//! last byte goes apart: who takes that has room for all before it. Small bodies are spared this: a server whose window
-//! is smaller than a frame is not worth a second frame to all others.
+//! last byte goes apart: who takes that has room for all before it. Small bodies for which the server's window is large
+//! enough are spared this.
 
 use std::{
     pin::Pin,
@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::shared::Room;
 use crate::wire::body::{BodyCut, ClientBody};
 
-/// Bytes of a body that go on in the pieces in which they came.
+/// The most bytes of a body that go on in the pieces in which they came.
 const SPARED: usize = 16 * 1024;
 
 /// The body.
@@ -26,6 +26,8 @@ const SPARED: usize = 16 * 1024;
 pub struct Upload {
     body: ClientBody,
     passed: usize,
+    /// Bytes that go on in the pieces in which they came.
+    spared: usize,
     /// The last byte of the piece that was given last.
     last: Option<Bytes>,
     _room: Option<Arc<Room>>,
@@ -37,6 +39,7 @@ impl Upload {
         Self {
             body,
             passed: 0,
+            spared: SPARED,
             last: None,
             _room: None,
         }
@@ -44,16 +47,17 @@ impl Upload {
 
     /// A body that keeps this room until it is dropped; none is needed where there is nothing to send.
     pub fn keeping(room: &Arc<Room>, body: ClientBody) -> Self {
-        let room = (!body.is_end_stream()).then(|| Arc::clone(room));
+        let kept = (!body.is_end_stream()).then(|| Arc::clone(room));
         Self {
-            _room: room,
+            _room: kept,
+            spared: room.window().min(SPARED),
             ..Self::alone(body)
         }
     }
 
     fn split(&mut self, mut piece: Bytes) -> Bytes {
         self.passed = self.passed.saturating_add(piece.len());
-        if self.passed > SPARED && piece.len() > 1 {
+        if self.passed > self.spared && piece.len() > 1 {
             self.last = Some(piece.split_off(piece.len() - 1));
         }
         piece
@@ -108,9 +112,12 @@ mod tests {
     use crate::wire::held::Held;
 
     /// The lengths of the pieces that a body of one piece goes on in.
-    fn pieces(length: usize) -> Vec<usize> {
+    fn pieces(length: usize, spared: usize) -> Vec<usize> {
         let held = Held::whole(Bytes::from(vec![b'x'; length]), Box::new(()));
-        let mut body = Upload::alone(ClientBody::Held(Box::new(held)));
+        let mut body = Upload {
+            spared,
+            ..Upload::alone(ClientBody::Held(Box::new(held)))
+        };
         let mut lengths = Vec::new();
         while !body.is_end_stream() {
             let next = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
@@ -124,9 +131,12 @@ mod tests {
 
     #[test]
     fn the_last_byte_of_a_body_that_is_not_small_goes_apart() {
-        assert_eq!(pieces(1), [1]);
-        assert_eq!(pieces(SPARED), [SPARED]);
-        assert_eq!(pieces(SPARED + 1), [SPARED, 1]);
-        assert_eq!(pieces(100_000), [99_999, 1]);
+        assert_eq!(pieces(1, SPARED), [1]);
+        assert_eq!(pieces(SPARED, SPARED), [SPARED]);
+        assert_eq!(pieces(SPARED + 1, SPARED), [SPARED, 1]);
+        assert_eq!(pieces(100_000, SPARED), [99_999, 1]);
+        assert_eq!(pieces(1000, 1000), [1000]);
+        assert_eq!(pieces(1001, 1000), [1000, 1]);
+        assert_eq!(pieces(1, 0), [1]);
     }
 }

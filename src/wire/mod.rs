@@ -3,6 +3,7 @@
 pub mod body;
 pub mod cookie;
 pub mod fetch_metadata;
+pub mod first_settings;
 pub mod form;
 pub mod forwarded;
 pub mod grpc;

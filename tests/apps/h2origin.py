@@ -168,7 +168,7 @@ class Peer:
         path = dict(map(tuple, stream["headers"]))[":path"]
         if path == "/full":
             tell(event="taken", connection=self.number, stream=stream_id, body=stream["body"])
-            if stream["body"] == 65535:
+            if stream["body"] == STATE["window"]:
                 self.answer(stream_id)
 
     def go_away(self, last: int):
@@ -287,8 +287,10 @@ def main():
     arguments.add_argument("--key")
     arguments.add_argument("--alpn", default="")
     arguments.add_argument("--streams", type=int, default=100)
+    arguments.add_argument("--window", type=int, default=65535)
     arguments.add_argument("--slow-settings", type=float, default=0.0)
     do = arguments.parse_args()
+    STATE["window"] = do.window
     context = None
     if do.cert:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -297,7 +299,7 @@ def main():
             context.set_alpn_protocols(do.alpn.split(","))
     settings = {
         SettingCodes.MAX_CONCURRENT_STREAMS: do.streams,
-        SettingCodes.INITIAL_WINDOW_SIZE: 65535,
+        SettingCodes.INITIAL_WINDOW_SIZE: do.window,
         SettingCodes.MAX_HEADER_LIST_SIZE: 65536,
     }
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)

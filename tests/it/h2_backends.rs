@@ -379,6 +379,24 @@ fn a_whole_body_that_is_not_taken_whole_keeps_its_room() {
     }
 }
 
+#[test]
+fn a_small_body_for_which_the_window_is_too_small_keeps_its_room() {
+    let origin = H2Origin::with(&["--streams=1", "--window=1000"]);
+    let gate = open(&origin, "h2_connections = 2\nrequest_timeout = \"3s\"");
+    // Of these the server takes 1,000 bytes, and answers.
+    let body = "x".repeat(5000);
+    let head = "POST /full HTTP/1.1\r\nHost: app.example\r\nContent-Length: 5000\r\n\r\n";
+    let mut client = gate.https();
+    client.send([head, &body].concat()).response().expect(200);
+    gate.get("/x").expect(200);
+    origin.expect_connections(2);
+    // One that fits goes its way.
+    let head = "POST /x HTTP/1.1\r\nHost: app.example\r\nContent-Length: 1000\r\n\r\n";
+    let fits = gate.exchange([head, &body[..1000]].concat());
+    assert_eq!(fits.expect(200).json()["body"], 1000);
+    origin.expect_connections(2);
+}
+
 /// A client whose body the server does not take, behind a whole answer.
 fn unheard(gate: &Running) -> Client {
     let mut client = gate.https();
