@@ -54,6 +54,11 @@ fn hardened_cookies_stay_what_they_were() {
 }
 
 #[test]
+fn a_form_has_one_reading() {
+    replay("form", properties::form::hold);
+}
+
+#[test]
 fn a_canonical_request_of_aws_is_its_own_form() {
     replay("sigv4", properties::sigv4::hold);
 }

@@ -1,11 +1,12 @@
-//! Hardened cookies say what they said before and a little more; crumbs are joined and nothing is lost.
+//! Hardened cookies say what they said before and a little more; crumbs are joined and nothing is lost; a cookie that is
+//! taken out is gone, and the others stay.
 //!
 //! An input's first octet picks the rules; the rest is a `Set-Cookie` value and, line by line, the `Cookie` fields of a
 //! request. The reader below is the one of browsers (RFC 6265bis §5.6), told anew.
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 use portcullis::wire::{
-    cookie::{Attribute, CookieRules, Hardened, SameSite, harden, join_crumbs, pairs},
+    cookie::{Attribute, CookieRules, Hardened, SameSite, harden, join_crumbs, pairs, remove},
     forwarded::Scheme,
 };
 
@@ -174,6 +175,12 @@ fn joins(text: &[u8]) {
             .collect()
     };
     let before = read(&headers);
+    for (name, _) in before.iter().filter(|(name, _)| !name.is_empty()) {
+        let mut others = headers.clone();
+        remove(&mut others, name);
+        let kept = before.iter().filter(|(other, _)| other != name).cloned();
+        assert_eq!(read(&others), kept.collect::<Vec<_>>(), "without `{name}`");
+    }
     join_crumbs(&mut headers);
     assert_eq!(
         headers.get_all(COOKIE).iter().count(),

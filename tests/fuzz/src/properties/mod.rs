@@ -6,6 +6,7 @@
 pub mod chunked;
 pub mod cookie;
 pub mod dpop;
+pub mod form;
 pub mod forwarded;
 pub mod head;
 pub mod http_signature;
