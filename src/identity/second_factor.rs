@@ -164,8 +164,15 @@ impl SecondFactor {
                 (Outcome::Unavailable, Verdict::Unavailable)
             }
         };
-        if matches!(outcome, Outcome::Wrong | Outcome::Again) {
-            turn.fail(now);
+        let guessed = matches!(outcome, Outcome::Wrong | Outcome::Again);
+        if guessed
+            && let Some(rest) = turn.fail(now)
+        {
+            let (seconds, Owner { issuer, subject }) = (rest.as_secs(), &caller.owner);
+            tracing::warn!(
+                %issuer, %subject, seconds,
+                "somebody guesses at the second factor of an account, which now rests"
+            );
         }
         self.tries.count(outcome);
         verdict
@@ -177,9 +184,8 @@ impl SecondFactor {
         turn: &Turn<'_>,
         look: impl FnOnce(Account, &Turn<'_>) -> Result<Found, AccountError>,
     ) -> Result<(Outcome, Verdict), AccountError> {
-        let Some(account) = self.accounts.load(&caller.owner)? else {
-            return Ok((Outcome::Wrong, Verdict::Unenrolled));
-        };
+        let account = self.accounts.load(&caller.owner)?;
+        let account = account.unwrap_or_else(|| Account::new(&caller.owner));
         Ok(match look(account, turn)? {
             Found::Right(mut account, methods) => {
                 // So that a key is not needed once each account has shown some factor.
@@ -195,7 +201,7 @@ impl SecondFactor {
             Found::Wrong(why) => (Outcome::Wrong, Verdict::Wrong(why)),
             Found::Invited => (Outcome::Right, Verdict::Invited),
             Found::Again => (Outcome::Again, Verdict::Wrong("again")),
-            Found::Nothing => (Outcome::Wrong, Verdict::Unenrolled),
+            Found::Nothing => (Outcome::Unenrolled, Verdict::Unenrolled),
         })
     }
 }

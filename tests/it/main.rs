@@ -46,6 +46,7 @@ mod logs;
 mod masking;
 mod matrix;
 mod mfa;
+mod mfa_abuse;
 mod names;
 mod network;
 mod observatory;

@@ -88,6 +88,9 @@ impl SecondFactor {
         shown: &Assertion<'_>,
     ) -> Verdict {
         self.attempt(caller, |mut account, _| {
+            if !account.is_enrolled() {
+                return Ok(Found::Nothing);
+            }
             let mut passkeys = self.accounts.passkeys(&account)?;
             if let Err(why) = self.shows_one_of(&mut passkeys, challenge, shown) {
                 if why == WebauthnError::Counter {
