@@ -249,7 +249,7 @@ impl std::fmt::Display for StepUp {
 ///
 /// # Errors
 /// 401 `step-up-needed` with the challenge of RFC 9470 §3. Where the gate's own factor would do: the redirect of a browser to
-/// its page, 403 `second-factor-needed` for what a browser must not send again, 503 `overloaded`.
+/// its page, 403 `second-factor-needed` for what a browser must not send again and for frames, 503 `overloaded`.
 pub fn admit(policy: &StepUp, exchange: &mut Exchange) -> Result<(), Halt> {
     exchange.note(Stage::Mfa, || format!("{policy} ({})", policy.place));
     // A monitored `auth` has noted the missing principal already.
@@ -318,14 +318,20 @@ fn by_factor(
     let Some(owner) = Owner::of(principal) else {
         return Err(None);
     };
-    let target = exchange.target().path_and_query().as_str();
-    if !matches!(*exchange.method(), Method::GET | Method::HEAD)
-        || target.len() > LONGEST_TARGET
-        || !own_space::stays_here(target)
-    {
+    if !may_be_sent(exchange) {
         return Err(Some(Halt::refuse(Stage::Mfa, Reason::SecondFactorNeeded)));
     }
     Err(Some(send(factor, (own, &owner), (exchange, now))))
+}
+
+/// Whether the browser may go to the page and come back: what it opens, it opens in a window, without a body. A frame never may:
+/// any page can open many of them, and each would begin a session that pushes out one in which somebody types.
+fn may_be_sent(exchange: &Exchange) -> bool {
+    let target = exchange.target().path_and_query().as_str();
+    matches!(*exchange.method(), Method::GET | Method::HEAD)
+        && fetch_metadata::opens_window(exchange.headers())
+        && target.len() <= LONGEST_TARGET
+        && own_space::stays_here(target)
 }
 
 /// The redirect to the page that asks for the factor, in the caller's own session or a new one.
