@@ -17,12 +17,12 @@ use super::{
     webauthn::RelyingParty,
 };
 use crate::{
-    crypto::digest::sha256_of,
+    crypto::digest::{Sha256, sha256_of},
     state::{
         clock,
         limiter::{KeyHasher, KeyKind},
         replay::Seen,
-        sessions::{Factor, Owner},
+        sessions::{Factor, Id, Owner},
         tries::{Outcome, Tries, Turn},
     },
 };
@@ -53,6 +53,8 @@ pub struct Caller {
     pub owner: Owner,
     /// The address.
     pub client: IpAddr,
+    /// The session in which it is tried.
+    pub session: Id,
 }
 
 /// What a look at a try has found.
@@ -66,6 +68,8 @@ pub enum Found {
     Again,
     /// The code of an invitation is right.
     Invited,
+    /// It was right just now, in this very session.
+    Repeated,
     /// The account has no such factor.
     Nothing,
 }
@@ -79,6 +83,8 @@ pub enum Verdict {
     Wrong(&'static str),
     /// The code of an invitation is right, so that something may be enrolled.
     Invited,
+    /// It was proven by the same a moment ago: the form came twice. The session has its new name.
+    Repeated,
     /// Nothing is enrolled that could be.
     Unenrolled,
     /// Too many were wrong: how long it is until the next look.
@@ -131,11 +137,18 @@ impl SecondFactor {
                 return Ok(Found::Wrong("wrong"));
             };
             let used = account.totp.as_ref().map_or(0, |totp| totp.last_step);
-            let name = sha256_of(&[&name_of(&caller.owner), &step.to_be_bytes()]);
+            let (name, here) = names_of(caller, step);
             // The memory counts beside the file, which somebody may have put back to what it was.
             if step <= used || turn.spend(&name, totp::end_of(step), now) != Seen::Fresh {
-                return Ok(Found::Again);
+                let repeated = turn.is_spent(&here, now);
+                return Ok(if repeated {
+                    Found::Repeated
+                } else {
+                    Found::Again
+                });
             }
+            // Where there is no room for it, a doubled form counts as a wrong one.
+            turn.spend(&here, totp::end_of(step), now);
             self.accounts.put_totp(&mut account, &secret, (now, step));
             Ok(Found::Right(Box::new(account), &["otp"]))
         })
@@ -164,8 +177,10 @@ impl SecondFactor {
                 (Outcome::Unavailable, Verdict::Unavailable)
             }
         };
+        // Nobody guesses by sending a form twice.
         let guessed = matches!(outcome, Outcome::Wrong | Outcome::Again);
         if guessed
+            && verdict != Verdict::Repeated
             && let Some(rest) = turn.fail(now)
         {
             let (seconds, Owner { issuer, subject }) = (rest.as_secs(), &caller.owner);
@@ -201,9 +216,17 @@ impl SecondFactor {
             Found::Wrong(why) => (Outcome::Wrong, Verdict::Wrong(why)),
             Found::Invited => (Outcome::Right, Verdict::Invited),
             Found::Again => (Outcome::Again, Verdict::Wrong("again")),
+            Found::Repeated => (Outcome::Again, Verdict::Repeated),
             Found::Nothing => (Outcome::Unenrolled, Verdict::Unenrolled),
         })
     }
+}
+
+/// What stands for a step of an account that was used; and for one that was in this session.
+fn names_of(caller: &Caller, step: u64) -> (Sha256, Sha256) {
+    let (account, step) = (name_of(&caller.owner), step.to_be_bytes());
+    let here = sha256_of(&[b"session ", &account, &step, caller.session.expose()]);
+    (sha256_of(&[&account, &step]), here)
 }
 
 #[cfg(test)]
@@ -243,7 +266,12 @@ mod tests {
         Caller {
             owner,
             client: [192, 0, 2, 1].into(),
+            session: session(1),
         }
+    }
+
+    fn session(number: u8) -> Id {
+        Id::of(&[number; 32]).unwrap()
     }
 
     fn code() -> Code {
@@ -286,6 +314,10 @@ mod tests {
             factor.check_code(&caller, code),
             Verdict::Right(_)
         ));
+        let caller = Caller {
+            session: session(2),
+            ..caller
+        };
         assert_eq!(factor.check_code(&caller, code), Verdict::Wrong("again"));
         enrolled(&factor);
         assert_eq!(factor.check_code(&caller, code), Verdict::Wrong("again"));
@@ -301,6 +333,7 @@ mod tests {
                 subject: "bob".into(),
             },
             client: [192, 0, 2, 1].into(),
+            session: session(1),
         };
         assert!(!factor.is_enrolled(&caller.owner).unwrap());
         let code = Code::parse("000000");

@@ -44,6 +44,9 @@ pub enum Shown {
     Nothing,
     /// One that counts for nothing and is to be cleared.
     Bad,
+    /// One of a session that got a new name a moment ago. It counts for nothing, and is not to be cleared: that would take away
+    /// the new one, which the browser may have meanwhile.
+    Renamed,
     /// A session that lives.
     Live(Id, Session),
 }
@@ -79,7 +82,10 @@ impl SessionCookie {
             Ok((id, session)) => Shown::Live(id, session),
             Err(why) => {
                 self.sessions.refuse(why);
-                Shown::Bad
+                match why {
+                    Refused::Renamed => Shown::Renamed,
+                    _ => Shown::Bad,
+                }
             }
         }
     }
@@ -94,8 +100,13 @@ impl SessionCookie {
             Unopened::Malformed | Unopened::UnknownKey | Unopened::Forged => Refused::Forged,
         })?;
         let id = Id::of(&name).ok_or(Refused::Forged)?;
-        let session = self.sessions.find(&id, now, &self.rules);
-        session.map(|session| (id, session)).ok_or(Refused::Ended)
+        match self.sessions.find(&id, now, &self.rules) {
+            Some(session) => Ok((id, session)),
+            None if self.sessions.was_renamed(&id, now) => Err(Refused::Renamed),
+            None => Err(Refused::Ended),
+        }
+    }
+
     }
 
     /// States that its owner uses a session.
@@ -279,7 +290,8 @@ mod tests {
                 ("expired", 1),
                 ("ended", 0),
                 ("repeated", 1),
-                ("other-owner", 0)
+                ("other-owner", 0),
+                ("renamed", 0)
             ]
         );
     }

@@ -286,16 +286,17 @@ fn by_factor(
     (factor, principal): (&SecondFactor, &Principal),
     (exchange, now): (&mut Exchange, u64),
 ) -> Result<(), Option<Halt>> {
-    let own = match factor.session.read(exchange.headers(), now) {
+    let shown = factor.session.read(exchange.headers(), now);
+    let own = match &shown {
         Shown::Live(id, session) if session.owner.is(principal) => {
-            factor.session.touch(&id, now);
-            let shown = session.factor.as_ref().map(SignIn::by_factor);
-            if shown.is_some_and(|shown| policy.shortfall(&shown, now).is_none()) {
+            factor.session.touch(id, now);
+            let proven = session.factor.as_ref().map(SignIn::by_factor);
+            if proven.is_some_and(|proven| policy.shortfall(&proven, now).is_none()) {
                 let said = || "the gate's own factor was shown in this session".to_owned();
                 exchange.note(Stage::Mfa, said);
                 return Ok(());
             }
-            Some(id)
+            Some(*id)
         }
         Shown::Live(..) => {
             factor.session.is_foreign();
@@ -305,7 +306,7 @@ fn by_factor(
             exchange.own_cookie = Some(Box::new(factor.session.clearing()));
             None
         }
-        Shown::Nothing => None,
+        Shown::Renamed | Shown::Nothing => None,
     };
     exchange.note(Stage::Mfa, || {
         "the gate's own factor would be enough: a browser that opens a page is sent to show it"
@@ -318,7 +319,7 @@ fn by_factor(
     let Some(owner) = Owner::of(principal) else {
         return Err(None);
     };
-    if !may_be_sent(exchange) {
+    if !may_be_sent(exchange) || matches!(shown, Shown::Renamed) {
         return Err(Some(Halt::refuse(Stage::Mfa, Reason::SecondFactorNeeded)));
     }
     Err(Some(send(factor, (own, &owner), (exchange, now))))

@@ -176,6 +176,7 @@ impl Portal {
                 exchange.own_cookie = Some(Box::new(clearing));
                 return Err(missing("cookie").into());
             }
+            Shown::Renamed => return Err(missing("renamed").into()),
             Shown::Nothing => return Err(missing("no-cookie").into()),
         };
         self.factor.session.touch(&id, now);
@@ -204,6 +205,7 @@ impl Portal {
             caller: Caller {
                 owner: session.owner,
                 client,
+                session: id,
             },
             sealed,
             target,
@@ -335,6 +337,10 @@ impl Portal {
             Verdict::Wrong(detail) => {
                 let refusal = Refusal::new(Stage::Mfa, Reason::SecondFactorWrong);
                 refusal.detail(detail).into()
+            }
+            Verdict::Repeated => {
+                let refusal = Refusal::new(Stage::Mfa, Reason::SessionMissing);
+                refusal.detail("repeated").into()
             }
             Verdict::Unenrolled | Verdict::Invited => {
                 Halt::refuse(Stage::Mfa, Reason::SecondFactorUnknown)

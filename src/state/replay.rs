@@ -74,6 +74,14 @@ impl Replays {
         Seen::Fresh
     }
 
+    /// Whether a name is remembered at `now`; no note is taken of it.
+    pub fn has(&self, name: &Sha256, now: u64) -> bool {
+        let (name, _) = name.split_first_chunk().expect("16 bytes of 32");
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.forget(now);
+        memory.names.contains::<Name>(name)
+    }
+
     /// How many names are remembered; some of them may have ended since the last look.
     pub fn len(&self) -> usize {
         let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,6 +121,15 @@ mod tests {
 
     use super::*;
     use crate::crypto::digest::sha256;
+
+    #[test]
+    fn to_ask_for_a_name_takes_no_note_of_it() {
+        let (replays, one) = (Replays::default(), sha256(b"one"));
+        assert!(!replays.has(&one, 1));
+        assert_eq!(replays.see(&one, 10, (1, 9)), Seen::Fresh);
+        assert!(replays.has(&one, 9));
+        assert!(!replays.has(&one, 10));
+    }
 
     #[test]
     fn a_name_counts_once_until_its_end_and_not_a_second_less() {

@@ -25,6 +25,10 @@ pub const PROVEN: usize = 12;
 
 /// How often the time of the last use is moved, in seconds.
 const MOVE: u64 = 60;
+/// For how long it is known that a session got a new name, in seconds: whatever was under way has come by then.
+const RENAMED: u64 = 30;
+/// Old names that are known at the same time.
+const OLD_NAMES: usize = 1000;
 /// How often those that ended are looked for, in seconds.
 const SWEEP: u64 = 60;
 
@@ -141,16 +145,19 @@ pub enum Refused {
     Repeated,
     /// The session is that of another principal than the credential.
     OtherOwner,
+    /// The session got a new name a moment ago, which the browser may already have.
+    Renamed,
 }
 
 impl Refused {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Forged,
         Self::Expired,
         Self::Ended,
         Self::Repeated,
         Self::OtherOwner,
+        Self::Renamed,
     ];
 
     /// The word for logs and metrics.
@@ -161,6 +168,7 @@ impl Refused {
             Self::Ended => "ended",
             Self::Repeated => "repeated",
             Self::OtherOwner => "other-owner",
+            Self::Renamed => "renamed",
         }
     }
 }
@@ -176,6 +184,8 @@ pub struct Sessions {
 struct Memory {
     sessions: HashMap<Id, Session>,
     owners: HashMap<Owner, Vec<Id>>,
+    /// Old names of sessions, each with the second from which on it is forgotten.
+    renamed: HashMap<Id, u64>,
     swept: u64,
 }
 
@@ -212,6 +222,12 @@ impl Sessions {
         None
     }
 
+    /// Whether this was the name of a session until a moment ago.
+    pub fn was_renamed(&self, id: &Id, now: u64) -> bool {
+        let memory = self.lock();
+        memory.renamed.get(id).is_some_and(|until| now < *until)
+    }
+
     /// States that a session is used by its owner.
     pub fn touch(&self, id: &Id, now: u64) {
         if let Some(session) = self.lock().sessions.get_mut(id)
@@ -228,6 +244,7 @@ impl Sessions {
         if !rules.lets_live(&session, now) {
             return None;
         }
+        memory.rename(id, now);
         memory.make_room(&session.owner, PROVEN, |session| session.factor.is_some());
         Some(memory.enter(Session {
             made: now,
@@ -314,6 +331,16 @@ impl Memory {
                 return;
             };
             self.remove(oldest);
+        }
+    }
+
+    /// Keeps an old name for a while. Where too many are, this one is as good as never known.
+    fn rename(&mut self, old: &Id, now: u64) {
+        if self.renamed.len() >= OLD_NAMES {
+            self.renamed.retain(|_, until| now < *until);
+        }
+        if self.renamed.len() < OLD_NAMES {
+            self.renamed.insert(*old, now.saturating_add(RENAMED));
         }
     }
 

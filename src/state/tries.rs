@@ -182,6 +182,11 @@ impl Turn<'_> {
     pub fn spend(&self, name: &Sha256, until: u64, now: u64) -> Seen {
         self.tries.used.see(name, until, (now, CODES))
     }
+
+    /// Whether something is used up already; nothing is by asking.
+    pub fn is_spent(&self, name: &Sha256, now: u64) -> bool {
+        self.tries.used.has(name, now)
+    }
 }
 
 fn lock(turns: &[Mutex<()>; TURNS], key: u64) -> MutexGuard<'_, ()> {
