@@ -111,7 +111,7 @@ impl SessionCookie {
 
     /// States that its owner uses a session.
     pub fn touch(&self, id: &Id, now: u64) {
-        self.sessions.touch(id, now);
+        self.sessions.touch(id, now, &self.rules);
     }
 
     /// Counts a session that is that of somebody else than who asks.

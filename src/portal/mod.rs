@@ -179,12 +179,12 @@ impl Portal {
             Shown::Renamed => return Err(missing("renamed").into()),
             Shown::Nothing => return Err(missing("no-cookie").into()),
         };
-        self.factor.session.touch(&id, now);
         let Owner { issuer, subject } = &session.owner;
         // For the access line: nothing of this request is forwarded.
         exchange.principal = Some(Arc::new(Principal::named(subject, Arc::clone(issuer))));
         let query = exchange.target().query().unwrap_or_default();
         let sealed = form::field(query, "rt").map_err(|_| invalid("query"))?;
+        let brought = sealed.is_some();
         let sealed = match sealed {
             Some(sealed) => sealed,
             // Whoever enrols one factor more has not come from anywhere.
@@ -195,7 +195,11 @@ impl Portal {
         };
         let target = self.factor.session.open_target(&id, &sealed, now);
         let target = target.ok_or_else(|| missing("way-back"))?;
-        let shown = session.factor.as_ref();
+        // The cookie alone keeps nothing alive: only whoever was sent here just now has a way back.
+        if brought && session.factor.is_none() {
+            self.factor.session.touch(&id, now);
+        }
+        let shown = session.factor;
         let client = exchange.client;
         Ok(Visitor {
             page,

@@ -23,7 +23,7 @@ pub const PENDING: usize = 4;
 /// Proven ones.
 pub const PROVEN: usize = 12;
 
-/// How often the time of the last use is moved, in seconds.
+/// How often the time of the last use is moved at the most, in seconds.
 const MOVE: u64 = 60;
 /// For how long it is known that a session got a new name, in seconds: whatever was under way has come by then.
 const RENAMED: u64 = 30;
@@ -102,7 +102,7 @@ pub struct Session {
     pub owner: Owner,
     /// The Unix second at which it began under its name of today.
     pub made: u64,
-    /// That of its last use, moved at most once a minute.
+    /// That of its last use, moved at most once a minute, and more often where less than four minutes of rest end it.
     pub used: u64,
     /// The factor that was proven in it; none yet in a pending one.
     pub factor: Option<Factor>,
@@ -125,6 +125,11 @@ impl Rules {
     fn lets_live(&self, session: &Session, now: u64) -> bool {
         now.saturating_sub(session.used) <= self.idle
             && now.saturating_sub(session.made) <= self.lifetime
+    }
+
+    /// How often the time of the last use is moved: often enough that no session in use ends by rest.
+    fn step(&self) -> u64 {
+        MOVE.min(self.idle / 4)
     }
 }
 
@@ -229,9 +234,9 @@ impl Sessions {
     }
 
     /// States that a session is used by its owner.
-    pub fn touch(&self, id: &Id, now: u64) {
+    pub fn touch(&self, id: &Id, now: u64, rules: &Rules) {
         if let Some(session) = self.lock().sessions.get_mut(id)
-            && now.saturating_sub(session.used) >= MOVE
+            && now.saturating_sub(session.used) >= rules.step().max(1)
         {
             session.used = now;
         }
@@ -298,9 +303,15 @@ impl Sessions {
 }
 
 impl Memory {
-    /// Forgets those that ended: now and then, and always when there is no room.
+    /// Forgets those that ended: now and then, and when there is no room, but not more than once a second, since it is a walk
+    /// over all of them for which everybody waits.
     fn sweep(&mut self, now: u64, rules: &Rules) {
-        let due = now.abs_diff(self.swept) >= SWEEP || self.sessions.len() >= rules.entries;
+        let often = if self.sessions.len() >= rules.entries {
+            1
+        } else {
+            SWEEP
+        };
+        let due = now.abs_diff(self.swept) >= often;
         if !due {
             return;
         }
@@ -416,7 +427,7 @@ mod tests {
         assert!(sessions.find(&rests, NOW, &RULES).is_none(), "for good");
         let works = begin();
         for minute in 1..=480 {
-            sessions.touch(&works, NOW + minute * 60);
+            sessions.touch(&works, NOW + minute * 60, &RULES);
         }
         assert!(sessions.find(&works, NOW + 28_800, &RULES).is_some());
         assert!(sessions.find(&works, NOW + 28_801, &RULES).is_none());
@@ -433,11 +444,11 @@ mod tests {
         let sessions = Sessions::default();
         let id = sessions.begin(&owner("alice"), NOW, &RULES).unwrap();
         let used = || sessions.find(&id, NOW, &RULES).unwrap().used;
-        sessions.touch(&id, NOW + 59);
+        sessions.touch(&id, NOW + 59, &RULES);
         assert_eq!(used(), NOW);
-        sessions.touch(&id, NOW + 60);
+        sessions.touch(&id, NOW + 60, &RULES);
         assert_eq!(used(), NOW + 60);
-        sessions.touch(&id, NOW - 500);
+        sessions.touch(&id, NOW - 500, &RULES);
         assert_eq!(used(), NOW + 60);
     }
 
@@ -482,6 +493,20 @@ mod tests {
         assert!(begin("d", NOW + 901).is_ok(), "those that ended make room");
         assert_eq!(sessions.count(), (1, 0));
         assert_eq!(sessions.lock().owners.len(), 1);
+    }
+
+    #[test]
+    fn a_full_memory_is_looked_through_once_a_second() {
+        let sessions = Sessions::default();
+        let [full, ending] = [900, 5].map(|idle| Rules {
+            idle,
+            entries: 1,
+            ..RULES
+        });
+        sessions.begin(&owner("a"), NOW - 10, &full).unwrap();
+        assert_eq!(sessions.begin(&owner("b"), NOW, &full), Err(Full));
+        assert_eq!(sessions.begin(&owner("b"), NOW, &ending), Err(Full));
+        assert!(sessions.begin(&owner("b"), NOW + 1, &ending).is_ok());
     }
 
     #[test]

@@ -427,34 +427,6 @@ fn b37_sessions_outlive_a_reload_and_a_rotation_of_keys() {
 }
 
 #[test]
-fn b36_a_session_ends_by_rest_and_by_age_and_its_cookie_is_cleared() {
-    for (session, why) in [
-        ("idle = \"3s\"", "ended"),
-        ("idle = \"4s\"\nlifetime = \"4s\"", "ended"),
-    ] {
-        let words = Words {
-            session,
-            ..Words::default()
-        };
-        let scene = Scene::with(&words);
-        let app = scene.enrol("alice");
-        let mut alice = scene.proven("alice", (&app, 0));
-        alice.opens(&scene.gate, "/pay").expect(200);
-        // The first look after the end takes the cookie away.
-        let waited = std::time::Instant::now();
-        eventually_within(Duration::from_secs(30), "the session is over", || {
-            let quiet = waited.elapsed() > Duration::from_secs(7);
-            let look = || alice.clone().asks(&scene.gate, ("GET", "/pay"), &FETCHES);
-            (quiet && look().status == 401).then_some(())
-        });
-        let answer = alice.asks(&scene.gate, ("GET", "/pay"), &FETCHES);
-        answer.expect(401);
-        assert_eq!(alice.cookie, None, "{:#?}", answer.head);
-        assert!(scene.refused(why) + scene.refused("expired") >= 1);
-    }
-}
-
-#[test]
 fn b33_a_factor_ages_and_is_shown_again_in_the_same_session() {
     let words = Words {
         demand: "step_up = { max_age = \"3s\" }",
