@@ -26,7 +26,8 @@ const RETURN: u64 = 600;
 /// How long an authenticator may take to answer, in seconds (Web Authentication Level 3 §15.1).
 const ANSWER: u64 = 300;
 /// The longest path and query that a browser is sent back to.
-pub const LONGEST_TARGET: usize = 4096;
+/// Sealed it stands in the address of the page and once more in its `Referer`, and 16 KiB of header hold both and a token.
+pub const LONGEST_TARGET: usize = 2048;
 
 /// The cookie, and the sessions that it names.
 #[derive(Debug)]

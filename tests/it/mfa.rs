@@ -193,7 +193,7 @@ fn expect_guarded(response: &Response) {
         (
             "content-security-policy",
             "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
-             form-action 'self'; frame-ancestors 'none'",
+             form-action 'self' https:; frame-ancestors 'none'",
         ),
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),
