@@ -82,6 +82,10 @@ impl Compiled {
             survivors.statement_keys.keep(&statements.keys);
         }
         survivors.replays.keep(&self.replays);
+        // Nobody renews, ends or even sees them any more; they do not come back with a later file.
+        if self.factor.is_none() {
+            survivors.sessions.clear();
+        }
         let tls = self.snapshot.tls.as_ref();
         survivors
             .certificates
@@ -108,8 +112,10 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
     let signers = signers::compile(&root, survivors);
     let books = books(&root, survivors, (keys.book, signers.book));
     let factor = second_factor::compile(&root, survivors);
+    let cookie = second_factor::cookie_name(&root);
     let parts = Parts {
         factor: factor.as_ref(),
+        cookie: cookie.as_deref(),
         clusters: &upstreams.clusters,
         books: &books,
         survivors,

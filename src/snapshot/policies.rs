@@ -158,8 +158,7 @@ impl<'a> Level<'a> {
         };
         let survivors = parts.survivors;
         let ban = |reader: &Reader<'_>| ban::compile(reader, &survivors.bans, &survivors.hasher);
-        let own = parts.factor.map(|factor| factor.session.name());
-        let cookies = |reader: &Reader<'_>| cookies::compile(reader).reserving(own);
+        let cookies = |reader: &Reader<'_>| cookies::compile(reader).reserving(parts.cookie);
         let body = |reader: &Reader<'_>| body_limit::compile(reader, parts.listener);
         Arc::new(Policies {
             network: self.section("network", |level| &level.network, network::compile),

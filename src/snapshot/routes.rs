@@ -39,6 +39,8 @@ pub struct Parts<'a> {
     pub listener: Listener,
     /// The gate's own second factor, where the file has it.
     pub factor: Option<&'a Arc<SecondFactor>>,
+    /// The name of the gate's own cookie, which no backend sees, wherever the file has `[session]`.
+    pub cookie: Option<&'a str>,
 }
 
 /// The outcome.

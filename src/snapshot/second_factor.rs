@@ -121,6 +121,17 @@ pub fn compile(root: &Reader<'_>, survivors: &Survivors) -> Option<Arc<SecondFac
     Some(Arc::new(factor.with_passkeys(party)))
 }
 
+/// The name of the cookie, which is kept from backends wherever the file has `[session]`: browsers may still send one.
+pub fn cookie_name(root: &Reader<'_>) -> Option<String> {
+    let session = root.section("session");
+    session.present().then(|| stated_name(&session))
+}
+
+fn stated_name(session: &Reader<'_>) -> String {
+    let stated = session.get("cookie");
+    stated.unwrap_or_else(|| "__Host-portcullis".to_owned())
+}
+
 fn accounts(mfa: &Reader<'_>) -> Option<std::path::PathBuf> {
     if !mfa.has("accounts") {
         mfa.error(
@@ -161,9 +172,7 @@ fn class(mfa: &Reader<'_>) -> String {
 }
 
 fn name(session: &Reader<'_>) -> Option<String> {
-    let name: String = session
-        .get("cookie")
-        .unwrap_or_else(|| "__Host-portcullis".to_owned());
+    let name = stated_name(session);
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
         let hint = "letters, digits and `_-.`, such as `__Host-portcullis`";

@@ -242,6 +242,11 @@ impl Sessions {
         }
     }
 
+    /// Ends all of them.
+    pub fn clear(&self) {
+        *self.lock() = Memory::default();
+    }
+
     /// States that a factor was proven in a session that lives: it goes on under a new name, and the old one dies.
     pub fn prove(&self, id: &Id, factor: Factor, (now, rules): (u64, &Rules)) -> Option<Id> {
         let mut memory = self.lock();
