@@ -8,9 +8,11 @@
 mod invitation;
 mod passkeys;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Access, AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -120,6 +122,25 @@ impl Account {
 #[derive(Deserialize)]
 struct Form {
     version: u32,
+}
+
+/// Why nobody could show a factor with what is in this folder, and what to do about it. It is no fault of the file: whoever looks
+/// may be another user than the gate's.
+pub fn trouble_with(folder: &Path) -> Option<(&'static str, &'static str)> {
+    let Ok(about) = std::fs::metadata(folder) else {
+        let hint = "`portcullis enrol` makes it, run as the user that the gate runs as";
+        return Some(("is not there: nobody can show a second factor", hint));
+    };
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        let hint = "the gate must run as its owner, or cannot read what is enrolled";
+        return Some(("is another user's", hint));
+    }
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let denied = rustix::fs::accessat(CWD, folder, access, AtFlags::EACCESS).is_err();
+    denied.then_some((
+        "cannot be written: a factor counts only once its use is written",
+        "chmod 700; in a unit of systemd, `StateDirectory=`",
+    ))
 }
 
 /// What stands for an account: the name of its file, and what its secrets are sealed for.

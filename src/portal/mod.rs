@@ -21,7 +21,7 @@ use self::answers::{asset, back, ended, invalid, only, shown, unavailable, wrong
 use crate::{
     exchange::{Exchange, principal::Principal},
     identity::{
-        account::AccountError,
+        account::{self, AccountError},
         second_factor::{Caller, Enrolled, SecondFactor, Verdict},
         session::Shown,
         totp::Code,
@@ -125,6 +125,15 @@ impl Portal {
     /// The pages for this factor; `place` is where the file has it.
     pub fn new(factor: Arc<SecondFactor>, place: Box<str>) -> Self {
         Self { factor, place }
+    }
+
+    /// Tells the log why nobody can show a factor, where that is so.
+    pub fn tell_of_trouble(&self) {
+        let folder = self.factor.accounts.folder();
+        if let Some((why, hint)) = account::trouble_with(folder) {
+            let folder = folder.display();
+            tracing::warn!(%folder, why, hint, "the second factor does not work");
+        }
     }
 
     /// What a visit is for, as far as its head tells.

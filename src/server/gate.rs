@@ -77,6 +77,9 @@ pub fn run(
     if let Ok(level) = in_use.snapshot.server.log.level.parse() {
         log::init(level);
     }
+    if let Some(portal) = &in_use.snapshot.portal {
+        portal.tell_of_trouble();
+    }
     let (announcer, stopping) = shutdown::channel();
     let (opener, opening) = shutdown::opening();
     let access = AccessLog::open(target(&in_use.snapshot)).map_err(GateError::Log)?;

@@ -246,6 +246,9 @@ impl Reloader {
                 self.survivors.reloads.send_replace(());
                 self.survivors.metrics.reload(ReloadOutcome::Applied);
                 tracing::info!("configuration reloaded");
+                if let Some(portal) = &in_use.snapshot.portal {
+                    portal.tell_of_trouble();
+                }
                 self.tell_of_restart(&in_use.snapshot);
                 Some(in_use)
             }

@@ -8,7 +8,11 @@ use super::{passkeys, server::positive, survivors::Survivors};
 use crate::{
     config::{Key, Kind, Reader, Section},
     crypto::seal::{Seal, key_of},
-    identity::{account::Accounts, second_factor::SecondFactor, session::SessionCookie},
+    identity::{
+        account::{self, Accounts},
+        second_factor::SecondFactor,
+        session::SessionCookie,
+    },
     state::sessions::Rules,
 };
 
@@ -144,6 +148,9 @@ fn accounts(mfa: &Reader<'_>) -> Option<std::path::PathBuf> {
     if let Some(why) = unfit(&folder) {
         let message = format!("`{}` {why}", folder.display());
         mfa.error("accounts", message, Some("chmod 700".into()));
+    } else if let Some((why, hint)) = account::trouble_with(&folder) {
+        let message = format!("`{}` {why}", folder.display());
+        mfa.warn("accounts", message, Some(hint.into()));
     }
     Some(folder)
 }
@@ -277,7 +284,8 @@ mod tests {
             .replace("KEY", &key)
             .replace("OTHER", &other)
             .replace("BAD", &bad)
-            .replace("OPEN", &format!("'{}'", open.display()));
+            .replace("OPEN", &format!("'{}'", open.display()))
+            .replace("FOLDER", &format!("'{}'", folder.path().display()));
         let loaded = load_str("t.toml", &text, &[]);
         let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
         let factor = compile(&root, &Survivors::offline());
@@ -297,9 +305,9 @@ mod tests {
     fn a_good_pair_of_sections_has_nothing_to_be_told() {
         for good in [
             "",
-            "[session]\nkeys = KEY\n[mfa]\naccounts = 'none'",
-            "[session]\nkeys = KEY\n[mfa]\naccounts = 'none'\nrp_id = 'example.org'\norigins = ['https://example.org', 'https://a.example.org:8443']",
-            "[session]\nkeys = [KEY, OTHER]\nidle = '1h'\nlifetime = '24h'\n[mfa]\naccounts = 'none'\nacr = 'gold'",
+            "[session]\nkeys = KEY\n[mfa]\naccounts = FOLDER",
+            "[session]\nkeys = KEY\n[mfa]\naccounts = FOLDER\nrp_id = 'example.org'\norigins = ['https://example.org', 'https://a.example.org:8443']",
+            "[session]\nkeys = [KEY, OTHER]\nidle = '1h'\nlifetime = '24h'\n[mfa]\naccounts = FOLDER\nacr = 'gold'",
         ] {
             for severity in [Severity::Error, Severity::Warning, Severity::Relaxation] {
                 assert_eq!(said(good, severity), Vec::<String>::new(), "{good}");
@@ -391,6 +399,11 @@ mod tests {
         assert_eq!(said(text, Severity::Relaxation).len(), 3);
         let text = "[session]\nkeys = KEY\n[mfa]\naccounts = 'none'\nrp_id = 'app.example'\norigins = ['https://app.example']\nuser_verification = 'preferred'";
         assert_eq!(said(text, Severity::Relaxation).len(), 1);
+        let none = said(
+            "[session]\nkeys = KEY\n[mfa]\naccounts = 'none'",
+            Severity::Warning,
+        );
+        assert!(none[0].ends_with("is not there: nobody can show a second factor"));
         let unused = said("[session]\nkeys = KEY", Severity::Warning);
         assert_eq!(unused, ["session.keys: nothing uses these sessions"]);
     }

@@ -52,6 +52,9 @@ fn the_unit_notifies_reloads_and_holds_one_capability() {
     assert_eq!(one("CapabilityBoundingSet"), "CAP_NET_BIND_SERVICE");
     assert!(one("ExecReload").contains("-HUP $MAINPID"));
     assert!(one("LoadCredential").starts_with("app.key:"));
+    // What `mfa.accounts` of the example is in: kept, and nobody else's.
+    assert_eq!(one("StateDirectory"), "portcullis");
+    assert_eq!(one("StateDirectoryMode"), "0700");
     assert!(!unit.contains_key("User"), "DynamicUser makes the user");
     let stop: u64 = one("TimeoutStopSec").parse().expect("seconds");
     assert!(
