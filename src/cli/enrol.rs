@@ -129,7 +129,9 @@ fn enrol(factor: &SecondFactor, owner: &Owner, replace: bool) -> anyhow::Result<
         );
     }
     let secret = totp::fresh_secret();
-    account.totp = None;
+    if account.totp.take().is_some() {
+        account.renew_mark();
+    }
     Accounts::end_invitation(&mut account);
     accounts.put_totp(&mut account, &secret, (clock::unix_seconds(), 0));
     accounts.save(&account).context("cannot use the account")?;

@@ -24,7 +24,7 @@ use super::whole_file::{self, OWNER_ALONE, ReadError};
 use crate::{
     crypto::{
         digest::{Sha256, sha256_of},
-        hex,
+        hex, rng,
         seal::{FOREVER, Seal, Unopened},
         secret::Secret,
     },
@@ -76,6 +76,9 @@ pub struct Account {
     version: u32,
     issuer: String,
     subject: String,
+    /// Another one after each replacement, by which sessions in which the old factor was proven are known.
+    #[serde(default)]
+    mark: String,
     /// The authenticator app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp: Option<TotpKey>,
@@ -106,6 +109,7 @@ impl Account {
             version: VERSION,
             issuer: (*owner.issuer).to_owned(),
             subject: (*owner.subject).to_owned(),
+            mark: fresh_mark(),
             totp: None,
             passkeys: Vec::new(),
             invitation: None,
@@ -116,6 +120,24 @@ impl Account {
     pub fn is_enrolled(&self) -> bool {
         self.totp.is_some() || !self.passkeys.is_empty()
     }
+}
+
+impl Account {
+    /// What stands for all that is enrolled: it changes when something is taken away.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// States that something was taken away: whoever has proven it has proven nothing any more.
+    pub fn renew_mark(&mut self) {
+        self.mark = fresh_mark();
+    }
+}
+
+fn fresh_mark() -> String {
+    let mut bytes = [0; 16];
+    rng::fill(&mut bytes);
+    hex::encode(&bytes)
 }
 
 /// All that is read of a form that may be newer.

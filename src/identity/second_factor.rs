@@ -126,6 +126,17 @@ impl SecondFactor {
         Ok(account.is_some_and(|account| account.is_enrolled()))
     }
 
+    /// Whether what was proven is still enrolled. It reads a file; one that cannot be read enrols nobody.
+    pub fn still_stands(&self, owner: &Owner, proven: &Factor) -> bool {
+        match self.accounts.load(owner) {
+            Ok(account) => account.is_some_and(|account| *account.mark() == *proven.mark),
+            Err(error) => {
+                tracing::error!(%error, "an account of the second factor cannot be used");
+                false
+            }
+        }
+    }
+
     /// Looks at a code; `None` is one that is no code at all.
     pub fn check_code(&self, caller: &Caller, code: Option<Code>) -> Verdict {
         self.attempt(caller, |mut account, turn| {
@@ -210,6 +221,7 @@ impl SecondFactor {
                     class: Arc::clone(&self.class),
                     methods,
                     at: clock::unix_seconds(),
+                    mark: account.mark().into(),
                 };
                 (Outcome::Right, Verdict::Right(factor))
             }
@@ -321,6 +333,52 @@ mod tests {
         assert_eq!(factor.check_code(&caller, code), Verdict::Wrong("again"));
         enrolled(&factor);
         assert_eq!(factor.check_code(&caller, code), Verdict::Wrong("again"));
+    }
+
+    #[test]
+    fn b33_a_form_that_comes_twice_proves_once_and_is_no_guess() {
+        let folder = tempfile::tempdir().unwrap();
+        let factor = factor(folder.path());
+        let caller = enrolled(&factor);
+        let code = Some(code());
+        let first = factor.check_code(&caller, code);
+        assert!(matches!(first, Verdict::Right(_)));
+        for _ in 0..9 {
+            assert_eq!(factor.check_code(&caller, code), Verdict::Repeated);
+        }
+        let other = Caller {
+            session: session(2),
+            ..caller
+        };
+        for _ in 0..5 {
+            assert_eq!(factor.check_code(&other, code), Verdict::Wrong("again"));
+        }
+        let limited = factor.check_code(&other, code);
+        assert!(matches!(limited, Verdict::Limited(_)));
+    }
+
+    #[test]
+    fn b34_a_factor_that_was_replaced_stands_no_more_and_enrols_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let factor = factor(folder.path());
+        let caller = enrolled(&factor);
+        let Verdict::Right(shown) = factor.check_code(&caller, Some(code())) else {
+            panic!("the right code");
+        };
+        let secret = Secret::new(SECRET.to_vec());
+        let enrol = || {
+            let new = Enrolment::App(&secret, None);
+            factor.enrol(&caller, &Right::Factor(&shown), &new)
+        };
+        assert!(factor.still_stands(&caller.owner, &shown));
+        assert_eq!(enrol(), Verdict::Wrong("app-known"), "one is enough");
+        let mut account = factor.accounts.load(&caller.owner).unwrap().unwrap();
+        account.renew_mark();
+        factor.accounts.save(&account).unwrap();
+        assert!(!factor.still_stands(&caller.owner, &shown));
+        assert_eq!(enrol(), Verdict::Wrong("invitation"));
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        assert!(!factor.still_stands(&caller.owner, &shown));
     }
 
     #[test]

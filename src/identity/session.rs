@@ -108,6 +108,21 @@ impl SessionCookie {
         }
     }
 
+    /// The session of a request, where one lives; nothing is counted.
+    pub fn live(&self, headers: &HeaderMap, now: u64) -> Option<(Id, Session)> {
+        let mut values = cookie::pairs(headers).filter(|(name, _)| *name == &*self.name);
+        let (_, value) = values.next()?;
+        self.find(value, now).ok()
+    }
+
+    /// Whether it is to be looked if the factor of a session is still enrolled; see [`Sessions::is_due`].
+    pub fn is_due(&self, id: &Id, now: u64) -> bool {
+        self.sessions.is_due(id, now)
+    }
+
+    /// Ends a session.
+    pub fn end(&self, id: &Id) {
+        self.sessions.end(id);
     }
 
     /// States that its owner uses a session.

@@ -11,7 +11,7 @@ use crate::{
         Exchange, Scheme,
         client_certificate::{ClientCertificate, Distrust},
     },
-    policy::{self, conditions, cors},
+    policy::{self, conditions, cors, step_up},
     portal::Portal,
     snapshot::{Route, Snapshot, router::Found, server::Clear, trie::RouteId},
     state::{clock, load::Pressure},
@@ -64,6 +64,11 @@ pub async fn admit<'a>(
     // Nobody has rights or uses up those of somebody before it is known that it is he. Rare, and its future is large.
     if unproven.is_some_and(|unproven| unproven.caller.is_some()) {
         Box::pin(proof::prove(route, record, arrival)).await?;
+    }
+    if let Some(step_up) = &route.policies.step_up
+        && let Some(due) = step_up::due(step_up, &record.exchange)
+    {
+        due.settle().await;
     }
     policy::admit_known(&route.policies, &mut record.exchange)?;
     // Only now is it known who asks, and nothing dear was done for those who are nobody.

@@ -277,6 +277,45 @@ pub fn admit(policy: &StepUp, exchange: &mut Exchange) -> Result<(), Halt> {
     policy.mode.apply(Err(halt), exchange)
 }
 
+/// A session in use whose factor may be enrolled no more.
+#[derive(Debug)]
+pub struct Due {
+    factor: Arc<SecondFactor>,
+    id: Id,
+    owner: Owner,
+    proven: Factor,
+}
+
+/// The session of a request whose account is to be looked at before the request is judged: at its first use, and once a minute.
+pub fn due(policy: &StepUp, exchange: &Exchange) -> Option<Due> {
+    let factor = policy.factor.as_ref()?;
+    let principal = exchange.principal.as_ref()?;
+    let now = clock::unix_seconds_at(exchange.started);
+    let (id, session) = factor.session.live(exchange.headers(), now)?;
+    let proven = session.factor?;
+    let is_own = session.owner.is(principal);
+    (is_own && factor.session.is_due(&id, now)).then(|| Due {
+        factor: Arc::clone(factor),
+        id,
+        owner: session.owner,
+        proven,
+    })
+}
+
+impl Due {
+    /// Looks, and ends the session of an account that is no more or whose factor was replaced.
+    pub async fn settle(self) {
+        let look = move || {
+            if !self.factor.still_stands(&self.owner, &self.proven) {
+                self.factor.session.end(&self.id);
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(look).await {
+            tracing::error!(%error, "a look at an account was broken off");
+        }
+    }
+}
+
 /// Whether the gate's own factor was shown in a session of this principal, and lately enough.
 ///
 /// # Errors

@@ -43,7 +43,7 @@ impl Portal {
     /// What whoever comes may do here.
     pub(super) async fn enrol_page(&self, visitor: &Visitor) -> Result<Halt, Halt> {
         let enrolled = self.enrolled(visitor).await?;
-        if visitor.fresh {
+        if visitor.fresh.is_some() {
             let step = Step {
                 invitation: None,
                 secret: None,
@@ -69,7 +69,7 @@ impl Portal {
             let code = invitation.ok_or_else(|| invalid("invitation"))?;
             return self.judge_invitation(visitor, &code, exchange).await;
         };
-        if invitation.is_none() && !visitor.fresh {
+        if invitation.is_none() && visitor.fresh.is_none() {
             return Err(stale());
         }
         let kept = match &new {
@@ -82,9 +82,13 @@ impl Portal {
             page::WRONG_PASSKEY
         };
         let (factor, caller) = (Arc::clone(&self.factor), visitor.caller.clone());
-        let code = invitation.clone();
+        let (code, shown) = (invitation.clone(), visitor.fresh.clone());
         let verdict = blocking(move || {
-            let right = code.as_deref().map_or(Right::Factor, Right::Invitation);
+            let right = match (code.as_deref(), &shown) {
+                (Some(code), _) => Right::Invitation(code),
+                (None, Some(shown)) => Right::Factor(shown),
+                (None, None) => return Verdict::Unenrolled,
+            };
             let new = match &new {
                 New::App(secret, code) => Enrolment::App(secret, *code),
                 New::Passkey(challenge, made) => {

@@ -29,7 +29,7 @@ use crate::{
     },
     state::{
         clock,
-        sessions::{Id, Owner},
+        sessions::{Factor, Id, Owner},
     },
     wire::{
         fetch_metadata::{self, Source},
@@ -96,8 +96,8 @@ pub struct Visitor {
     caller: Caller,
     /// The origin of the page, as browsers write it.
     origin: String,
-    /// Whether a factor was shown lately in the session.
-    fresh: bool,
+    /// The factor that was shown lately in the session.
+    fresh: Option<Factor>,
     /// The way back as it came.
     sealed: String,
     /// Where it leads.
@@ -216,7 +216,7 @@ impl Portal {
             page,
             id,
             origin: origin_of(exchange),
-            fresh: shown.is_some_and(|shown| now.saturating_sub(shown.at) <= LATELY),
+            fresh: shown.filter(|shown| now.saturating_sub(shown.at) <= LATELY),
             caller: Caller {
                 owner: session.owner,
                 client,

@@ -29,6 +29,8 @@ const MOVE: u64 = 60;
 const RENAMED: u64 = 30;
 /// Old names that are known at the same time.
 const OLD_NAMES: usize = 1000;
+/// How often it is looked whether a proven factor is still enrolled, in seconds.
+const LOOK: u64 = 60;
 /// How often those that ended are looked for, in seconds.
 const SWEEP: u64 = 60;
 
@@ -93,6 +95,8 @@ pub struct Factor {
     pub methods: &'static [&'static str],
     /// The Unix second of it (`auth_time`).
     pub at: u64,
+    /// The mark of the account in which it was enrolled: with another one it counts no more.
+    pub mark: Arc<str>,
 }
 
 /// What is known of a session.
@@ -108,6 +112,8 @@ pub struct Session {
     pub factor: Option<Factor>,
     /// What an authenticator was asked last in it, and the Unix second from which on an answer is too late.
     asked: Option<([u8; 32], u64)>,
+    /// When it was looked whether that is still enrolled.
+    looked: u64,
 }
 
 /// How long sessions last and how many there are.
@@ -212,6 +218,7 @@ impl Sessions {
             used: now,
             factor: None,
             asked: None,
+            looked: 0,
         };
         Ok(memory.enter(session))
     }
@@ -242,6 +249,24 @@ impl Sessions {
         }
     }
 
+    /// Whether it is to be looked now if the factor that was proven in a session is still enrolled: at its first use and then
+    /// once a minute. Whoever asks has to look.
+    pub fn is_due(&self, id: &Id, now: u64) -> bool {
+        let mut memory = self.lock();
+        let session = memory.sessions.get_mut(id);
+        let proven = session.filter(|session| session.factor.is_some());
+        let Some(session) = proven.filter(|session| now.abs_diff(session.looked) >= LOOK) else {
+            return false;
+        };
+        session.looked = now;
+        true
+    }
+
+    /// Ends a session.
+    pub fn end(&self, id: &Id) {
+        self.lock().remove(id);
+    }
+
     /// Ends all of them.
     pub fn clear(&self) {
         *self.lock() = Memory::default();
@@ -261,6 +286,7 @@ impl Sessions {
             used: now,
             factor: Some(factor),
             asked: None,
+            looked: 0,
             ..session
         }))
     }
@@ -403,6 +429,7 @@ mod tests {
             class: "mfa".into(),
             methods: &["otp"],
             at,
+            mark: "m".into(),
         }
     }
 
@@ -455,6 +482,65 @@ mod tests {
         assert_eq!(used(), NOW + 60);
         sessions.touch(&id, NOW - 500, &RULES);
         assert_eq!(used(), NOW + 60);
+    }
+
+    #[test]
+    fn b36_no_session_in_use_ends_by_rest_however_short_that_is() {
+        for idle in [1, 4, 30, 60, 240] {
+            let sessions = Sessions::default();
+            let rules = Rules { idle, ..RULES };
+            let id = sessions.begin(&owner("alice"), NOW, &rules).unwrap();
+            for second in 1..=600 {
+                let found = sessions.find(&id, NOW + second, &rules);
+                assert!(found.is_some(), "{idle}: {second}");
+                sessions.touch(&id, NOW + second, &rules);
+            }
+        }
+    }
+
+    #[test]
+    fn b33_an_old_name_is_known_for_a_while_and_counts_for_nothing() {
+        let sessions = Sessions::default();
+        let old = sessions.begin(&owner("alice"), NOW, &RULES).unwrap();
+        assert!(!sessions.was_renamed(&old, NOW));
+        let new = sessions.prove(&old, otp(NOW), (NOW, &RULES)).unwrap();
+        assert!(sessions.was_renamed(&old, NOW + 29));
+        assert!(!sessions.was_renamed(&old, NOW + 30));
+        assert!(sessions.find(&old, NOW, &RULES).is_none());
+        assert!(!sessions.was_renamed(&new, NOW));
+        sessions.clear();
+        assert_eq!(sessions.count(), (0, 0));
+        assert!(sessions.find(&new, NOW, &RULES).is_none());
+    }
+
+    #[test]
+    fn b33_a_proven_factor_is_looked_at_once_a_minute() {
+        let sessions = Sessions::default();
+        let pending = sessions.begin(&owner("alice"), NOW, &RULES).unwrap();
+        assert!(!sessions.is_due(&pending, NOW));
+        let proven = sessions.prove(&pending, otp(NOW), (NOW, &RULES)).unwrap();
+        let due: Vec<u64> = (0..=120)
+            .filter(|n| sessions.is_due(&proven, NOW + n))
+            .collect();
+        assert_eq!(due, [0, 60, 120]);
+        sessions.end(&proven);
+        assert!(sessions.find(&proven, NOW, &RULES).is_none());
+        assert!(!sessions.is_due(&proven, NOW + 600));
+    }
+
+    #[test]
+    fn old_names_are_bounded_and_those_of_before_make_room() {
+        let sessions = Sessions::default();
+        let prove = |now| {
+            let old = sessions.begin(&owner("alice"), now, &RULES).unwrap();
+            sessions.prove(&old, otp(now), (now, &RULES)).unwrap();
+            sessions.was_renamed(&old, now)
+        };
+        assert!((0..OLD_NAMES).all(|_| prove(NOW)));
+        assert!(!prove(NOW), "no room");
+        assert_eq!(sessions.lock().renamed.len(), OLD_NAMES);
+        assert!(prove(NOW + RENAMED));
+        assert_eq!(sessions.lock().renamed.len(), 1);
     }
 
     #[test]

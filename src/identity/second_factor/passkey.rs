@@ -13,7 +13,12 @@ use crate::{
         totp::{self, Code},
         webauthn::{Assertion, Challenge, Passkey, Registration, RelyingParty, WebauthnError},
     },
-    state::{clock, replay::Seen, sessions::Owner, tries::Turn},
+    state::{
+        clock,
+        replay::Seen,
+        sessions::{Factor, Owner},
+        tries::Turn,
+    },
 };
 
 /// How a passkey proves somebody (RFC 8176): that he holds the key, and was there. Whether the key is in hardware (`hwk`)
@@ -43,8 +48,8 @@ pub enum Enrolment<'a> {
 pub enum Right<'a> {
     /// The code of an invitation.
     Invitation(&'a str),
-    /// A factor of the account that was shown just now.
-    Factor,
+    /// A factor of the account that was shown just now, and not replaced since.
+    Factor(&'a Factor),
 }
 
 /// What an authenticator calls the account: not its name, and not that of its file.
@@ -168,7 +173,7 @@ impl SecondFactor {
                 let now = clock::unix_seconds();
                 self.accounts.is_invited(account, code, now)
             }
-            Right::Factor => Ok(account.is_enrolled()),
+            Right::Factor(shown) => Ok(account.is_enrolled() && *account.mark() == *shown.mark),
         }
     }
 
