@@ -7,8 +7,11 @@ use serde_json::json;
 
 use crate::harness::eventually::eventually_within;
 use crate::harness::gate::request;
-use crate::harness::second_factor::{Browser, KEY, OPENS, Scene, Words};
-use crate::harness::{Gate, Issuer, Mint, Origin, Response};
+use crate::harness::openssl::Authority;
+use crate::harness::origin::answer;
+use crate::harness::python::{python, run_json};
+use crate::harness::second_factor::{App, Browser, KEY, OPENS, Scene, Words};
+use crate::harness::{Client, Gate, Issuer, Mint, Origin, Response, TlsOptions};
 
 /// What a script of the page says.
 const FETCHES: [(&str, &str); 4] = [
@@ -727,7 +730,7 @@ fn enrol_writes_a_sealed_account_once() {
     assert_eq!(code, Some(2), "{talk}");
     let replaced = scene.try_enrol(&["--issuer", "corp", "--replace", "alice"]);
     assert!(replaced.status.success());
-    let fresh = crate::harness::second_factor::App::of(&String::from_utf8_lossy(&replaced.stdout));
+    let fresh = App::of(&String::from_utf8_lossy(&replaced.stdout));
     assert_ne!(fresh.secret, app.secret);
     let mut alice = scene.browser("alice");
     let page = alice.sent_to_page(&scene.gate, "/pay");
@@ -837,4 +840,127 @@ fn explain_shows_what_a_browser_without_the_factor_gets() {
         api.contains("step-up-needed") && !api.contains("rt="),
         "{api}"
     );
+}
+
+#[test]
+fn b33_a_person_with_a_browser_shows_the_factor() {
+    let origin = Origin::serve(|_| {
+        let html = [("Content-Type", "text/html")];
+        answer(200, &html, "<!doctype html><p>paid</p>")
+    });
+    let accounts = tempfile::tempdir().expect("a temporary directory");
+    let scene = Scene::before(origin, &Words::default(), accounts);
+    let app = scene.enrol("alice");
+    let port = scene.gate.proxy.https().port();
+    let walk = run_json(
+        python("mfa_browser.py").arg(
+            json!({
+                "url": format!("https://app.example:{port}/pay?to=bob"),
+                "token": scene.issuer.bearer_of(&Mint::new()),
+                "wrong": app.wrong_code(),
+                // The next one: the walk may take longer than what is left of this step.
+                "right": app.code(1),
+            })
+            .to_string(),
+        ),
+    );
+    for (page, path) in [
+        ("asked", "/.portcullis/mfa"),
+        ("refused", "/.portcullis/mfa"),
+        ("paid", "/pay"),
+    ] {
+        assert_eq!(walk[page]["path"], path, "{walk:#}");
+    }
+    let asked = &walk["asked"];
+    assert!(asked["text"].to_string().contains("alice"), "{walk:#}");
+    assert_eq!(asked["focus"], "code", "ready to type: {walk:#}");
+    assert_ne!(asked["font"], "none", "the looks have come: {walk:#}");
+    assert_eq!(walk["cookie"], "", "no script reads it");
+    let complaints = walk["complaints"].to_string();
+    assert!(
+        !complaints.contains("Content Security Policy"),
+        "{complaints}"
+    );
+    let all = scene.origin.requests().into_iter();
+    let opened: Vec<String> = all
+        .map(|request| request.head.target().to_owned())
+        .filter(|target| target != "/favicon.ico")
+        .collect();
+    assert_eq!(opened, ["/pay?to=bob"], "one page and nothing else");
+}
+
+/// Everything for holders of a certificate of the authority `clients` who have shown a second factor.
+const BY_CERTIFICATE: &str = r#"
+[session]
+keys = { env = "KEY" }
+[mfa]
+accounts = 'FOLDER'
+[client_certificates.any]
+issuer = "CN=clients,O=Example"
+subject_from = "cn"
+[[blueprints]]
+name = "app"
+hosts = ["app.example"]
+upstream = "legacy"
+[blueprints.auth]
+require = ["mtls"]
+certificates = ["any"]
+step_up = { acr = "mfa" }
+"#;
+
+#[test]
+fn b33_a_client_certificate_is_the_first_factor() {
+    let origin = Origin::echo();
+    let gate = Gate::before(&origin).environment("KEY", KEY);
+    let clients = Authority::new(gate.directory(), "clients");
+    let folder = gate.directory().join("mfa");
+    let policy = BY_CERTIFICATE.replace("FOLDER", &folder.display().to_string());
+    let leaf = clients.client("alice", "/O=Example/CN=alice", "DNS:alice.example");
+    let gate = gate
+        .tls_keys("client_ca = \"clients.pem\"\nclient_auth = \"optional\"")
+        .with(&policy)
+        .start();
+    let enrolled = crate::harness::proxy::portcullis()
+        .args(["enrol", "--issuer", "client_certificates", "alice", "-c"])
+        .arg(gate.directory.path().join("gate.toml"))
+        .env("KEY", KEY)
+        .output()
+        .expect("the built program starts");
+    let talk = String::from_utf8_lossy(&enrolled.stderr);
+    assert!(enrolled.status.success(), "{talk}");
+    let mode = std::fs::metadata(&folder).expect("made").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o700);
+    let app = App::of(&String::from_utf8_lossy(&enrolled.stdout));
+    let ask = |method: &str, path: &str, fields: &[(&str, &str)], body: &str| {
+        let options = TlsOptions::presenting(&gate.ca, "app.example", &leaf);
+        let text = request(method, path, fields) + body;
+        Client::tls(gate.proxy.https(), &options)
+            .send(text)
+            .response_to(method)
+    };
+    let cookie_of = |response: &Response| {
+        let field = response.header("set-cookie").expect("a cookie").to_owned();
+        field.split(';').next().expect("a pair").to_owned()
+    };
+    let sent = ask("GET", "/", &OPENS, "");
+    let page = sent
+        .expect(302)
+        .header("location")
+        .expect("a place")
+        .to_owned();
+    let cookie = cookie_of(&sent);
+    let form = format!("code={}", app.code(0));
+    let fields = [
+        ("Cookie", cookie.as_str()),
+        ("Content-Type", "application/x-www-form-urlencoded"),
+        ("Content-Length", "11"),
+        ("Sec-Fetch-Site", "same-origin"),
+        ("Origin", "https://app.example"),
+    ];
+    let back = ask("POST", &page, &fields, &form);
+    back.expect(303);
+    let cookie = cookie_of(&back);
+    ask("GET", "/", &[("Cookie", &cookie)], "").expect(200);
+    // Who has the cookie and no certificate has nothing.
+    gate.get_with("/", &[("Cookie", &cookie)]).expect(403);
 }

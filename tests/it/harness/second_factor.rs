@@ -144,10 +144,13 @@ impl Scene {
         browser
     }
 
-    /// The one file of an account.
+    /// The files of all accounts.
     pub fn account_files(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(self.accounts.path()).expect("the folder");
-        files.map(|file| file.expect("a file").path()).collect()
+        let paths = files.map(|file| file.expect("a file").path());
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .collect()
     }
 
     /// A metric that counts, of the samples with this label.
