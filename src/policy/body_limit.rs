@@ -149,6 +149,13 @@ fn holding(reader: &Reader<'_>, listener: Listener) -> Holding {
 
 fn spool_time(reader: &Reader<'_>) -> Duration {
     let time = reader.get("spool_time").unwrap_or(Duration::from_secs(30));
+    if time.is_zero() {
+        reader.error(
+            "spool_time",
+            "no body is whole in no time",
+            Some("such as `30s`".into()),
+        );
+    }
     if time > LONGEST_HOLD {
         reader.error(
             "spool_time",

@@ -548,6 +548,10 @@ fn what_would_charge_or_hold_in_vain_is_an_error() {
             "[defaults.body]\nspool_time = \"301s\"\n",
             "held for five minutes at most",
         ),
+        (
+            "[defaults.body]\nspool_time = \"0s\"\n",
+            "no body is whole in no time",
+        ),
     ] {
         check(&format!("{SOUND}{text}")).expect_refused(&[message]);
     }
