@@ -19,18 +19,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header, response::Parts, uri::PathAndQuery};
 
-pub use self::{
-    api_key::KeyBook,
-    mtls::CertificateBook,
-    section::{KIND, SECTION},
-    signature::{SignerBook, no_room},
-};
 use self::{
     api_key::{ApiKeys, KeyHeader},
     bearer::Bearer,
     mtls::Mtls,
     possession::Possession,
     signature::Signature,
+};
+pub use self::{
+    api_key::{KeyBook, why_no_credential},
+    mtls::CertificateBook,
+    section::{KIND, SECTION},
+    signature::{SignerBook, no_room},
 };
 use super::{
     mode::Mode,

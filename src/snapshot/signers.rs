@@ -6,6 +6,8 @@ mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
+use ::http::HeaderName;
+
 use super::{signer_section::only_keys_of, survivors::Survivors};
 use crate::{
     config::{At, OneOrMany, Reader},
@@ -15,7 +17,7 @@ use crate::{
         signer::{Scheme, Signer},
         sigv4::{Rules, SigV4},
     },
-    policy::authn::SignerBook,
+    policy::authn::{SignerBook, why_no_credential},
     state::registry::Named,
 };
 
@@ -99,6 +101,16 @@ fn require(name: &str, at: At, reader: &Reader<'_>, (key, hint): (&str, &str)) {
         let message = format!("signer `{name}` needs `{key}`");
         reader.error_at(at, message, Some(hint.to_owned()));
     }
+}
+
+/// Whether a signer's field can arrive; one that cannot is told.
+fn arrives(reader: &Reader<'_>, (key, field): (&str, &HeaderName)) -> bool {
+    let Some(why) = why_no_credential(field) else {
+        return true;
+    };
+    let hint = "name a field of the signer's own".to_owned();
+    reader.error(key, format!("`{field}` {why}"), Some(hint));
+    false
 }
 
 fn sigv4(name: &str, at: At, reader: &Reader<'_>) -> Option<SigV4> {

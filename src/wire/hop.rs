@@ -93,7 +93,7 @@ impl Found {
 }
 
 /// Whether a field concerns one hop, by its name alone.
-pub(super) fn is_of_one_hop(name: &HeaderName) -> bool {
+pub fn is_of_one_hop(name: &HeaderName) -> bool {
     OF_ONE_HOP.contains(name)
 }
 

@@ -69,6 +69,14 @@ pub(super) struct KeyHeader {
     shown: Box<str>,
 }
 
+/// Why no credential can stand in a field of this name; `None` where one can.
+pub fn why_no_credential(name: &HeaderName) -> Option<&'static str> {
+    if TAKEN.contains(&name.as_str()) {
+        return Some("means something else already");
+    }
+    names::reserved(name).then_some("is taken out of every request before anything is judged")
+}
+
 /// Reads `api_key_header`.
 pub(super) fn key_header(reader: &Reader<'_>) -> KeyHeader {
     let shown: String = reader
@@ -77,16 +85,10 @@ pub(super) fn key_header(reader: &Reader<'_>) -> KeyHeader {
     let name = reader
         .get("api_key_header")
         .unwrap_or(HeaderName::from_static("x-api-key"));
-    if TAKEN.contains(&name.as_str()) {
+    if let Some(why) = why_no_credential(&name) {
         reader.error(
             "api_key_header",
-            format!("`{shown}` means something else already"),
-            Some(format!("such as `{USUAL_HEADER}`")),
-        );
-    } else if names::reserved(&name) {
-        reader.error(
-            "api_key_header",
-            format!("`{shown}` is taken out of every request before anything is judged"),
+            format!("`{shown}` {why}"),
             Some(format!("such as `{USUAL_HEADER}`")),
         );
     }

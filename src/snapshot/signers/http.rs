@@ -8,11 +8,12 @@ use crate::{
     identity::{
         http_signature::{
             HttpRules, HttpSigner,
-            input::{Component, fit_one, written_component},
+            input::{Component, Part, fit_one, written_component},
             key::Key,
         },
         signer::Scheme,
     },
+    wire::{hop, names},
 };
 
 /// Compiles a signer by message signatures.
@@ -49,6 +50,17 @@ fn components(reader: &Reader<'_>) -> Option<Vec<Component>> {
     // What cannot be read was reported when the file was checked.
     let read = texts.iter().filter_map(|text| written_component(text).ok());
     let read: Vec<Component> = read.collect();
+    for component in &read {
+        if let Part::Field(name, _) = &component.part
+            && (names::reserved(name) || hop::is_of_one_hop(name))
+        {
+            reader.error(
+                "components",
+                format!("`{name}` is taken out of every request before anything is judged"),
+                Some("name fields that reach the backend".into()),
+            );
+        }
+    }
     if !fit_one(&read) {
         reader.error(
             "components",

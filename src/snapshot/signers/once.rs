@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::Making;
+use super::{Making, arrives};
 use crate::{
     config::Reader,
     identity::{
@@ -97,5 +97,6 @@ fn delivery(reader: &Reader<'_>) -> Option<HeaderName> {
             Some("add `delivery = \"X-…\"`".into()),
         );
     }
-    reader.get("delivery")
+    let field = reader.get::<HeaderName>("delivery");
+    field.filter(|field| arrives(reader, ("delivery", field)))
 }

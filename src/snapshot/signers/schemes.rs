@@ -127,6 +127,36 @@ fn what_is_not_is_told() {
 }
 
 #[test]
+fn fields_that_never_arrive_are_told() {
+    for (text, error) in [
+        (
+            "scheme = \"hmac\"\nsecret = { file = \"long\" }\nheader = \"X-Auth-Signature\"",
+            "`x-auth-signature` is taken out of every request before anything is judged",
+        ),
+        (
+            "scheme = \"hmac\"\nsecret = { file = \"long\" }\nheader = \"Content-Type\"",
+            "`content-type` means something else already",
+        ),
+        (
+            "scheme = \"hmac\"\nsecret = { file = \"long\" }\nheader = \"X-A\"\nonce = \"delivery\"\n\
+             delivery = \"X-Request-Id\"",
+            "`x-request-id` is taken out of every request before anything is judged",
+        ),
+        (
+            &format!("{HTTP}components = [\"@method\", \"x-request-id\"]"),
+            "`x-request-id` is taken out of every request before anything is judged",
+        ),
+        (
+            &format!("{HTTP}components = [\"@method\", \"te\"]"),
+            "`te` is taken out of every request before anything is judged",
+        ),
+    ] {
+        let (errors, _) = told(text, Severity::Error);
+        assert_eq!(errors, [error], "{text}");
+    }
+}
+
+#[test]
 fn a_file_without_a_key_and_a_short_secret_are_told() {
     let no_pem = "scheme = \"http\"\nkey_id = \"k\"\npublic_key = \"no.pem\"";
     let (errors, there) = told(no_pem, Severity::Error);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::{Making, once, require};
+use super::{Making, arrives, once, require};
 use crate::{
     config::Reader,
     crypto::mac::MacKey,
@@ -32,8 +32,10 @@ pub(super) fn compile(
         "slack" => Form::Slack,
         _ => {
             require(name, at, reader, ("header", "the field of the code"));
+            let field = reader.get::<HeaderName>("header")?;
+            arrives(reader, ("header", &field));
             Form::Plain {
-                field: reader.get::<HeaderName>("header")?,
+                field,
                 prefix: reader.get::<String>("prefix").unwrap_or_default().into(),
                 encoding: match reader.get::<String>("encoding").as_deref() {
                     Some("base64") => Encoding::Base64,
