@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, header::AUTHORIZATION};
 
 use super::{
     http_signature::{
@@ -195,8 +195,15 @@ pub fn is_brought(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
 /// Whether a link could have brought the signature of a request, which is then no fault of who followed it. Where nobody
 /// signs in the query, what stands there excuses nothing.
 pub fn may_be_linked(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
-    let mut families = signers.iter().map(|signer| signer.family());
-    families.any(|family| family == Family::SigV4) && sigv4::credential::in_query(message)
+    takes_links(signers) && sigv4::credential::in_query(message)
+}
+
+fn takes_links(signers: &[Arc<Signer>]) -> bool {
+    let takes = |signer: &Arc<Signer>| match &signer.scheme {
+        Scheme::SigV4(key) => key.takes_presigned(),
+        Scheme::Http(_) | Scheme::Webhook(_) => false,
+    };
+    signers.iter().any(takes)
 }
 
 /// Who signed a request, if it brings a signature.
@@ -226,6 +233,11 @@ pub fn verify(
 }
 
 fn by_sigv4(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Option<Proven>, SigV4Error> {
+    // It could not pass, whatever it is: nothing is guessed by it, and whoever follows a link is no guesser.
+    let in_query = sigv4::credential::in_query(message);
+    if in_query && !takes_links(signers) && !message.headers.contains_key(AUTHORIZATION) {
+        return Err(SigV4Error::Presigned);
+    }
     let Some(claim) = sigv4::credential::presented(message)? else {
         return Ok(None);
     };

@@ -152,6 +152,11 @@ impl SigV4 {
         &self.rules.key_id
     }
 
+    /// Whether its signature may stand in the query.
+    pub fn takes_presigned(&self) -> bool {
+        self.rules.presigned.is_some()
+    }
+
     /// Whether one signature could be of either.
     pub fn is_alike(&self, other: &Self) -> bool {
         let of = |key: &Self| {

@@ -571,6 +571,36 @@ fn b42_forged_signatures_have_the_client_banned_and_links_do_not() {
 }
 
 #[test]
+fn b42_a_signature_in_the_query_is_nothing_where_none_counts_there() {
+    let origin = Origin::echo();
+    let sections = "[blueprints.body]\nspool_time = \"1s\"\n[blueprints.ban]\nfailures = 3\n";
+    let gate = gate_with(&origin, ("", "", sections));
+    let signed = sign([
+        draft("GET", "/", b"").with("way", "query"),
+        draft("GET", "/", b"")
+            .with("way", "query")
+            .with("key_id", "AKIDUNKNOWN"),
+        draft("GET", "/", b""),
+    ]);
+    // Whoever follows a link is no guesser, and nothing can be guessed by one.
+    for _ in 0..4 {
+        expect_invalid(&gate, &signed[0].to(&gate), "presigned");
+        expect_invalid(&gate, &signed[1].to(&gate), "presigned");
+    }
+    let mut garbled = signed[2].clone();
+    garbled.headers.clear();
+    garbled.target = "/?X-Amz-Signature=x".to_owned();
+    for _ in 0..4 {
+        expect_invalid(&gate, &garbled.to(&gate), "presigned");
+    }
+    signed[2].to(&gate).expect(200);
+    // One in the field beside it is refused unread.
+    let mut both = signed[2].clone();
+    both.target = "/?X-Amz-Signature=x".to_owned();
+    both.to(&gate).expect(400);
+}
+
+#[test]
 fn b42_a_signed_get_is_no_handshake_of_a_websocket() {
     let origin = Origin::echo();
     let gate = gate_with(&origin, ("presigned = true", "", ""));
