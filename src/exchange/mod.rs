@@ -26,7 +26,7 @@ pub mod trace;
 
 pub use crate::wire::forwarded::Scheme;
 
-use body_check::Unproven;
+use body_check::{Unproven, Unspent};
 use connection::Connection;
 use principal::Principal;
 use trace::TraceContext;
@@ -152,6 +152,8 @@ pub struct Exchange {
     pub own_cookie: Option<Box<HeaderValue>>,
     /// What the body still has to prove, if it has to; no byte of the request goes on before that.
     pub unproven: Option<Box<Unproven>>,
+    /// What the request uses up when it goes on.
+    pub unspent: Option<Box<Unspent>>,
     /// What the cross-origin stage found.
     pub cors: CorsFact,
     /// The limit nearest to refusing.
@@ -203,6 +205,7 @@ impl Exchange {
             own_page: false,
             own_cookie: None,
             unproven: None,
+            unspent: None,
             cors: CorsFact::NoOrigin,
             tightest: None,
             to_charge: Vec::new(),

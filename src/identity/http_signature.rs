@@ -21,11 +21,10 @@ use self::{
 };
 use super::{
     message::Message,
-    once::{Once, What},
+    once::{Once, Ticket, What},
 };
 use crate::{
     exchange::body_check::{BodyCheck, BodyError},
-    state::replay::Seen,
     wire::{hop::Upgrade, sfv::read::Bare},
 };
 
@@ -69,7 +68,23 @@ pub enum BodyRule {
     Any,
 }
 
+/// What a signature has shown, and what is left.
+#[derive(Debug)]
+pub struct Signed {
+    /// What the body must be.
+    pub body: BodyRule,
+    /// What counts once of it, unused so far.
+    pub ticket: Option<Ticket>,
+}
+
 impl BodyCheck for ContentDigest {
+    fn could_have(&self, bytes: usize) -> Result<(), BodyError> {
+        if bytes > 0 && self.fits(b"") {
+            return Err(BodyError::Invalid("digest"));
+        }
+        Ok(())
+    }
+
     fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         if self.fits(body) {
             Ok(())
@@ -84,12 +99,16 @@ impl BodyCheck for ContentDigest {
 pub struct NoBody;
 
 impl BodyCheck for NoBody {
-    fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
-        if body.is_empty() {
+    fn could_have(&self, bytes: usize) -> Result<(), BodyError> {
+        if bytes == 0 {
             Ok(())
         } else {
             Err(BodyError::Invalid("body-not-covered"))
         }
+    }
+
+    fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
+        self.could_have(body.len())
     }
 }
 
@@ -100,8 +119,6 @@ pub enum SignatureError {
     Unclear(&'static str),
     /// None of them is good.
     Invalid(&'static str),
-    /// What may be used once cannot be remembered.
-    NoRoom,
 }
 
 impl From<InputError> for SignatureError {
@@ -143,7 +160,7 @@ impl From<DigestError> for SignatureError {
 pub fn verify<'s, T>(
     signers: &(impl Iterator<Item = (T, &'s HttpSigner)> + Clone),
     message: &Message<'_>,
-) -> Result<(T, BodyRule), SignatureError> {
+) -> Result<(T, Signed), SignatureError> {
     let brought = signatures(message.headers)?;
     let mut meant = brought.iter().flat_map(|signature| {
         let named = signers.clone();
@@ -158,8 +175,8 @@ pub fn verify<'s, T>(
     if meant.next().is_some() {
         return Err(SignatureError::Unclear("several-signatures"));
     }
-    let body = signer.verify(signature, message)?;
-    Ok((beside, body))
+    let shown = signer.verify(signature, message)?;
+    Ok((beside, shown))
 }
 
 impl HttpSigner {
@@ -180,7 +197,7 @@ impl HttpSigner {
         &self,
         signature: &Signature,
         message: &Message<'_>,
-    ) -> Result<BodyRule, SignatureError> {
+    ) -> Result<Signed, SignatureError> {
         self.is_timely(signature, message.now)?;
         let components = signature.components.as_deref().map_err(|error| *error)?;
         let covered = |name: &HeaderName| covers_field(components, name);
@@ -196,15 +213,14 @@ impl HttpSigner {
         let spent = spent.map_err(SignatureError::Invalid)?;
         self.has_signed(signature, base.as_bytes())?;
         let body = self.body_rule(components, message)?;
-        match self
-            .once
-            .as_ref()
-            .map(|once| once.spend(spent.as_bytes(), message.now))
-        {
-            None | Some(Seen::Fresh) => Ok(body),
-            Some(Seen::Again) => Err(SignatureError::Invalid("replayed")),
-            Some(Seen::Full) => Err(SignatureError::NoRoom),
-        }
+        let ticket = match &self.once {
+            Some(once) => {
+                let ticket = once.ticket(spent.as_bytes(), message.now).if_unused();
+                Some(ticket.ok_or(SignatureError::Invalid("replayed"))?)
+            }
+            None => None,
+        };
+        Ok(Signed { body, ticket })
     }
 
     fn is_timely(&self, signature: &Signature, now: u64) -> Result<(), SignatureError> {

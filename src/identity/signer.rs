@@ -9,10 +9,11 @@ use http::{HeaderName, header::AUTHORIZATION};
 
 use super::{
     http_signature::{
-        self, BodyRule, HttpSigner, NoBody,
+        self, BodyRule, HttpSigner, NoBody, Signed,
         input::{self, SIGNATURE, SIGNATURE_INPUT},
     },
     message::Message,
+    once::Ticket,
     sigv4::{self, SigV4, SigV4Error, Verified},
     webhook::{Webhook, WebhookError},
 };
@@ -61,6 +62,8 @@ pub struct Proven {
     pub principal: Arc<Principal>,
     /// What is left for the body to prove.
     pub body: Open,
+    /// What counts once, where the head shows it.
+    pub ticket: Option<Ticket>,
 }
 
 /// What is left for the body to prove.
@@ -81,8 +84,6 @@ pub enum SignatureError {
     Unclear(&'static str),
     /// The signature is refused.
     Refused(Family, &'static str),
-    /// It counts once, and there is no room to remember it.
-    NoRoom,
 }
 
 impl SignatureError {
@@ -90,7 +91,6 @@ impl SignatureError {
     pub fn is_forgery(self) -> bool {
         match self {
             Self::Unclear(code) | Self::Refused(_, code) => is_forged(code),
-            Self::NoRoom => false,
         }
     }
 }
@@ -192,8 +192,8 @@ pub fn is_brought(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
     signers.iter().any(|signer| signer.is_brought(message))
 }
 
-/// Whether a link could have brought the signature of a request, which is then no fault of who followed it. Where nobody
-/// signs in the query, what stands there excuses nothing.
+/// Whether a link could have brought the signature of a request, which is then no fault of who followed it. Where no
+/// signature counts that stands in the query, what stands there excuses nothing.
 pub fn may_be_linked(signers: &[Arc<Signer>], message: &Message<'_>) -> bool {
     takes_links(signers) && sigv4::credential::in_query(message)
 }
@@ -262,6 +262,7 @@ fn by_sigv4(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Option<Pro
         family: Family::SigV4,
         principal: Arc::clone(&signer.principal),
         body,
+        ticket: None,
     }))
 }
 
@@ -270,13 +271,12 @@ fn by_http(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Proven, Sig
         Scheme::Http(http) => Some((&signer.principal, &**http)),
         _ => None,
     });
-    let (principal, body) =
+    let (principal, Signed { body, ticket }) =
         http_signature::verify(&named, message).map_err(|error| match error {
             http_signature::SignatureError::Unclear(code) => SignatureError::Unclear(code),
             http_signature::SignatureError::Invalid(code) => {
                 SignatureError::Refused(Family::Http, code)
             }
-            http_signature::SignatureError::NoRoom => SignatureError::NoRoom,
         })?;
     Ok(Proven {
         principal: Arc::clone(principal),
@@ -286,6 +286,7 @@ fn by_http(signers: &[Arc<Signer>], message: &Message<'_>) -> Result<Proven, Sig
             BodyRule::Empty => Open::Body(Box::new(NoBody)),
             BodyRule::Any => Open::Nothing,
         },
+        ticket,
     })
 }
 
@@ -310,6 +311,7 @@ fn by_webhook(
             principal: Arc::clone(&signer.principal),
             family: Family::Webhook,
             body: Open::Caller(Box::new(claim)),
+            ticket: None,
         };
         if found.replace(proven).is_some() {
             return Err(SignatureError::Unclear("credential-in-two-places"));

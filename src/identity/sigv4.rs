@@ -82,6 +82,13 @@ pub enum Verified {
 pub struct Digest(Sha256);
 
 impl BodyCheck for Digest {
+    fn could_have(&self, bytes: usize) -> Result<(), BodyError> {
+        if bytes > 0 && self.0 == sha256(b"") {
+            return Err(BodyError::Invalid(SigV4Error::Body.code()));
+        }
+        Ok(())
+    }
+
     fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         if sha256(body).ct_eq(&self.0).into() {
             Ok(())

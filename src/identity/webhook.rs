@@ -11,15 +11,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use subtle::ConstantTimeEq;
 
-use super::once::{Once, What};
+use super::once::{Once, Ticket, What};
 use crate::{
     crypto::{
         digest::sha256_of,
         hex,
         mac::{MacKey, Tag},
     },
-    exchange::body_check::{BodyCheck, BodyError},
-    state::replay::Seen,
+    exchange::body_check::{BodyCheck, BodyError, Single},
 };
 
 /// The field of GitHub's code.
@@ -204,6 +203,10 @@ impl BodyCheck for Claim {
     fn judge(&self, body: &[u8]) -> Result<(), BodyError> {
         self.holds(body)
     }
+
+    fn single(&self, body: &[u8]) -> Option<Box<dyn Single>> {
+        Some(Box::new(self.ticket(body)?))
+    }
 }
 
 impl Claim {
@@ -227,24 +230,23 @@ impl Claim {
         if !bool::from(found) {
             return Err(BodyError::Invalid("signature"));
         }
-        self.spend(body)
+        if self
+            .ticket(body)
+            .is_some_and(|own| own.if_unused().is_none())
+        {
+            return Err(BodyError::Invalid("replayed"));
+        }
+        Ok(())
     }
 
-    /// Uses up what was signed, not the codes that came: anybody can put others beside the right one.
-    fn spend(&self, body: &[u8]) -> Result<(), BodyError> {
-        let Some(once) = &self.webhook.once else {
-            return Ok(());
-        };
+    /// What it uses up: what was signed, not the codes that came, since anybody can put others beside the right one.
+    fn ticket(&self, body: &[u8]) -> Option<Ticket> {
+        let once = self.webhook.once.as_ref()?;
         let signed = sha256_of(&[&self.lead, body]);
-        let seen = match &self.delivery {
-            Some(name) => once.spend_name(name.as_bytes(), &signed, self.now),
-            None => once.spend(&signed, self.now),
-        };
-        match seen {
-            Seen::Fresh => Ok(()),
-            Seen::Again => Err(BodyError::Invalid("replayed")),
-            Seen::Full => Err(BodyError::NoRoom),
-        }
+        Some(match &self.delivery {
+            Some(name) => once.ticket_of_name(name.as_bytes(), &signed, self.now),
+            None => once.ticket(&signed, self.now),
+        })
     }
 }
 
@@ -308,7 +310,7 @@ mod tests {
     use super::{Encoding, Form, Webhook, WebhookError, X_GITHUB_DELIVERY};
     use crate::{
         crypto::mac::MacKey,
-        exchange::body_check::BodyError,
+        exchange::body_check::{BodyCheck, BodyError},
         identity::once::{Once, OnceRules, Used, What},
     };
 
@@ -352,13 +354,17 @@ mod tests {
         (body, now): (&[u8], u64),
     ) -> Result<(), &'static str> {
         match webhook.claimed(&headers(fields), now) {
-            Ok(claim) => claim
-                .expect("a claim")
-                .holds(body)
-                .map_err(|error| match error {
+            Ok(claim) => {
+                let claim = claim.expect("a claim");
+                let used = claim.holds(body).and_then(|()| {
+                    let single = claim.single(body);
+                    single.map_or(Ok(()), |single| single.spend())
+                });
+                used.map_err(|error| match error {
                     BodyError::Invalid(code) => code,
                     BodyError::NoRoom => "no-room",
-                }),
+                })
+            }
             Err(WebhookError::Unclear(code) | WebhookError::Invalid(code)) => Err(code),
         }
     }
@@ -495,12 +501,13 @@ mod tests {
     #[test]
     fn a_delivery_counts_once_where_that_is_asked_for() {
         let once = |what| {
-            let used = Arc::new(Used::new(OnceRules {
+            let rules = OnceRules {
                 entries: 1,
                 seconds: 100,
-            }));
+            };
+            let used = Arc::default();
             let mut github = webhook(Form::GitHub, &[GITHUB_SECRET]);
-            github.once = Some(Once { what, used });
+            github.once = Some(Once { what, rules, used });
             Arc::new(github)
         };
         let by_code = once(What::Signature);
@@ -526,20 +533,24 @@ mod tests {
             judged(&by_name, &delivery("a"), (GITHUB_BODY, 5)),
             Err("replayed")
         );
-        let full = judged(&by_name, &delivery("b"), (GITHUB_BODY, 5));
+        let other = "sha256=338bb37ea92cd1c8fdf7253d331b554d271ccc4e36d37b83d512252d0ece7677";
+        let other = [("x-hub-signature-256", other), ("x-github-delivery", "b")];
+        let full = judged(&by_name, &other, (b"other", 5));
         assert_eq!(full, Err("no-room"));
     }
 
     #[test]
     fn what_counts_once_is_the_delivery_and_not_the_codes_beside_it() {
-        let used = Arc::new(Used::new(OnceRules {
+        let used = Arc::new(Used::default());
+        let rules = OnceRules {
             entries: 5,
             seconds: 100,
-        }));
+        };
         let stripe = |secrets: &[&str]| {
             let mut stripe = webhook(Form::Stripe, secrets);
             stripe.once = Some(Once {
                 what: What::Signature,
+                rules,
                 used: Arc::clone(&used),
             });
             Arc::new(stripe)

@@ -78,6 +78,10 @@ pub async fn admit<'a>(
     if record.exchange.unproven.is_some() {
         Box::pin(proof::prove(route, record, arrival)).await?;
     }
+    // Last: what is refused above is good once more.
+    if record.exchange.unspent.is_some() {
+        proof::spend(&mut record.exchange)?;
+    }
     Ok(Admitted { route })
 }
 

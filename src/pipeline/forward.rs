@@ -12,7 +12,7 @@ use super::{
     body::AnswerBody,
     hints, mask,
     normalise::Arrival,
-    proof::Looked,
+    proof::{self, Looked},
     record::Recording,
     respond::{self, Unread},
     tunnel::Switch,
@@ -99,6 +99,9 @@ pub async fn forward(
             let unread = unread_of(&recording, arrival.version);
             if let Some(body) = &progress {
                 body.abandon();
+            }
+            if recording.exchange.unspent.is_some() {
+                proof::give_back(&recording.exchange, &error);
             }
             log_failure(&error, &recording);
             let snapshot = Arc::clone(recording.snapshot());

@@ -4,6 +4,8 @@
 //! the very bytes that were judged. The bounds on size, pauses and rate of all bodies hold here too, and closer ones on
 //! what is held. In monitor mode a body that cannot be held goes on unjudged. Strangers, of whom only the whole body would show
 //! who they are, have half of the memory, and who of them lets the gate wait until time is up is counted as a guesser.
+//!
+//! What counts once is used up here too, last of all: what the gate itself turns away can be sent again.
 
 use std::sync::Arc;
 
@@ -12,11 +14,15 @@ use http::{HeaderMap, header, header::HeaderValue};
 
 use super::{forward, normalise::Arrival, record::Record};
 use crate::{
-    exchange::body_check::{BodyError, Unproven},
+    exchange::{
+        Exchange,
+        body_check::{BodyCheck, BodyError, Unproven, Unspent},
+    },
     identity::signer::is_forged,
     policy::{authn, body_limit::Holding},
     snapshot::Route,
     state::spool::{Full, Room, Sender},
+    upstream::error::UpstreamError,
     wire::{
         body::{BodyProgress, ClientBody, Metered},
         halt::{Halt, Reason, Refusal, Stage},
@@ -36,12 +42,14 @@ pub type Looked = (ClientBody, Option<Arc<BodyProgress>>);
 enum Failure {
     /// It ended before its end: there is nothing that could go on.
     Cut(Box<Refusal>),
-    /// It is another one, or it cannot be held.
+    /// It cannot be held.
     Unproven(Box<Refusal>),
+    /// It is another one.
+    Unfit(BodyError),
 }
 
 impl Failure {
-    /// What comes of it for a stranger: memory was held until time was up, in the name of nobody.
+    /// What comes of it for a stranger: memory was held in the name of nobody, until time was up.
     fn of_stranger(self) -> Self {
         let counted = |mut refusal: Box<Refusal>| {
             refusal.forged = refusal.reason == Reason::BodyTimeout;
@@ -50,6 +58,7 @@ impl Failure {
         match self {
             Self::Cut(refusal) => Self::Cut(counted(refusal)),
             Self::Unproven(refusal) => Self::Unproven(counted(refusal)),
+            unfit @ Self::Unfit(_) => unfit,
         }
     }
 }
@@ -63,43 +72,86 @@ pub async fn prove(route: &Route, record: &mut Record, arrival: &mut Arrival) ->
     let Some(unproven) = record.exchange.unproven.take() else {
         return Ok(());
     };
-    let Unproven {
-        check,
-        refusal,
-        caller,
-        watched,
-    } = *unproven;
-    let sender = match caller {
+    let sender = match unproven.caller {
         Some(_) => Sender::Stranger,
         None => Sender::Known,
     };
-    let judged = match hold(route, record, (arrival, watched, sender)).await {
-        Ok(held) => check
-            .judge(&held)
-            .map_err(|error| Failure::Unproven(Box::new(unfit(error, refusal)))),
-        // What only watches bans nobody, and a link is no fault of who followed it.
-        Err(failure) if sender == Sender::Stranger && refusal.forged && !watched => {
-            Err(failure.of_stranger())
+    let held = hold(route, record, (arrival, sender), &unproven).await;
+    let judged = held.and_then(|held| {
+        unproven.check.judge(&held).map_err(Failure::Unfit)?;
+        Ok(unproven.check.single(&held))
+    });
+    let Unproven {
+        refusal,
+        caller,
+        watched,
+        ..
+    } = *unproven;
+    let exchange = &mut record.exchange;
+    let failure = match judged {
+        Ok(single) => {
+            // Until now nobody was believed to ask.
+            exchange.principal = caller.or_else(|| exchange.principal.take());
+            if let Some(single) = single {
+                exchange.unspent = Some(Box::new(Unspent {
+                    single,
+                    refusal,
+                    watched,
+                }));
+            }
+            return Ok(());
         }
-        Err(failure) => Err(failure),
+        Err(failure) => failure,
     };
-    let Err(failure) = judged else {
-        // Until now nobody was believed to ask.
-        record.exchange.principal = caller.or_else(|| record.exchange.principal.take());
-        return Ok(());
-    };
-    record.exchange.principal = None;
+    (exchange.principal, exchange.unspent) = (None, None);
     match failure {
-        Failure::Unproven(refusal) if watched => {
-            let note = (refusal.stage, refusal.reason);
-            record.exchange.would_refuse.push(note);
-            Ok(())
-        }
-        Failure::Unproven(refusal) | Failure::Cut(refusal) => Err(refusal.into()),
+        Failure::Cut(refusal) => Err((*refusal).into()),
+        Failure::Unproven(refusal) => fails(exchange, watched, *refusal),
+        Failure::Unfit(error) => fails(exchange, watched, unfit(error, refusal)),
     }
 }
 
-/// The answer to a whole body that does not prove what it has to.
+/// Refuses, or takes a note of it where the policy only watches.
+fn fails(exchange: &mut Exchange, watched: bool, refusal: Refusal) -> Result<(), Halt> {
+    if !watched {
+        return Err(refusal.into());
+    }
+    let note = (refusal.stage, refusal.reason);
+    exchange.would_refuse.push(note);
+    Ok(())
+}
+
+/// Uses up what counts once. Nothing but the sending may come after it.
+///
+/// # Errors
+/// The refusal of whoever said that it counts once; 503 where that cannot be remembered.
+pub fn spend(exchange: &mut Exchange) -> Result<(), Halt> {
+    let Some(unspent) = exchange.unspent.take() else {
+        return Ok(());
+    };
+    let Err(error) = unspent.single.spend() else {
+        exchange.unspent = Some(unspent);
+        return Ok(());
+    };
+    let Unspent {
+        refusal, watched, ..
+    } = *unspent;
+    exchange.principal = None;
+    fails(exchange, watched, unfit(error, refusal))
+}
+
+/// Takes back what was used up for a request that no server has looked at. Requests that the gate may send twice are not
+/// known to be such.
+pub fn give_back(exchange: &Exchange, error: &UpstreamError) {
+    if let Some(unspent) = &exchange.unspent
+        && error.reached_nobody()
+        && !exchange.method().is_safe()
+    {
+        unspent.single.give_back();
+    }
+}
+
+/// The answer to what does not prove what it has to, or was used before.
 fn unfit(error: BodyError, refusal: Refusal) -> Refusal {
     match error {
         BodyError::Invalid(code) => Refusal {
@@ -115,11 +167,16 @@ fn unfit(error: BodyError, refusal: Refusal) -> Refusal {
 async fn hold(
     route: &Route,
     record: &mut Record,
-    (arrival, watched, sender): (&mut Arrival, bool, Sender),
+    (arrival, sender): (&mut Arrival, Sender),
+    unproven: &Unproven,
 ) -> Result<Bytes, Failure> {
     let holding = route.policies.body_limit.holding();
-    if declared(record.exchange.headers()).is_some_and(|length| length > holding.bytes) {
-        return Err(Failure::Unproven(too_large()));
+    if let Some(length) = declared(record.exchange.headers()) {
+        let begun = usize::try_from(length).unwrap_or(usize::MAX);
+        unproven.check.could_have(begun).map_err(Failure::Unfit)?;
+        if length > holding.bytes {
+            return Err(Failure::Unproven(too_large()));
+        }
     }
     // What follows on such a stream is no content (RFC 8441 §5).
     let tunnel = record.exchange.upgrade() == Some(Upgrade::WebSocketStream);
@@ -138,22 +195,23 @@ async fn hold(
         bytes: Vec::new(),
         room: room(record, sender),
         holding,
+        check: &*unproven.check,
     };
-    match heap.fill().await {
-        Ok(()) => {
-            let (bytes, looked_at) = heap.whole();
-            arrival.looked_at = Some(looked_at);
-            Ok(bytes)
-        }
-        Err(failure) => {
-            if watched && matches!(failure, Failure::Unproven(_)) {
-                arrival.looked_at = Some(heap.begun());
-            } else {
-                arrival.body = Some(heap.metered.into_inner());
-            }
-            Err(failure)
-        }
+    let Err(failure) = heap.fill().await else {
+        let (bytes, looked_at) = heap.whole();
+        arrival.looked_at = Some(looked_at);
+        return Ok(bytes);
+    };
+    if unproven.watched && !matches!(failure, Failure::Cut(_)) {
+        arrival.looked_at = Some(heap.begun());
+    } else {
+        arrival.body = Some(heap.metered.into_inner());
     }
+    // What only watches bans nobody, and a link is no fault of who followed it.
+    if sender == Sender::Stranger && unproven.refusal.forged && !unproven.watched {
+        return Err(failure.of_stranger());
+    }
+    Err(failure)
 }
 
 fn declared(headers: &HeaderMap) -> Option<u64> {
@@ -168,14 +226,15 @@ fn room(record: &Record, sender: Sender) -> Room {
 }
 
 /// What has come of a body.
-struct Heap {
+struct Heap<'a> {
     metered: Box<Metered>,
     bytes: Vec<u8>,
     room: Room,
     holding: Holding,
+    check: &'a dyn BodyCheck,
 }
 
-impl Heap {
+impl Heap<'_> {
     /// All of the body, in its time.
     async fn fill(&mut self) -> Result<(), Failure> {
         let taken = tokio::time::timeout(self.holding.time, self.take()).await;
@@ -186,7 +245,13 @@ impl Heap {
     async fn take(&mut self) -> Result<(), Failure> {
         while let Some(piece) = self.metered.piece().await {
             let piece = piece.map_err(|cut| Failure::Cut(refusal(cut.0, "spool")))?;
-            self.push(&piece).map_err(Failure::Unproven)?;
+            let first = self.bytes.is_empty();
+            let fits = self.push(&piece).map_err(Failure::Unproven);
+            if first {
+                let could = self.check.could_have(piece.len());
+                could.map_err(Failure::Unfit)?;
+            }
+            fits?;
         }
         Ok(())
     }

@@ -391,9 +391,13 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
             exchange.note(Stage::Authn, || {
                 format!("`{}` by issuer `{}`", principal.subject, principal.issuer)
             });
+            let watched = required.mode == Mode::Monitor;
+            if let Some(unspent) = &mut exchange.unspent {
+                unspent.watched = watched;
+            }
             match &mut exchange.unproven {
                 Some(unproven) => {
-                    unproven.watched = required.mode == Mode::Monitor;
+                    unproven.watched = watched;
                     // Where nothing but the body shows who asks, nobody is known yet.
                     exchange.principal = unproven.caller.is_none().then_some(principal);
                 }
@@ -402,7 +406,7 @@ pub async fn admit(policy: &Authn, exchange: &mut Exchange) -> Result<(), Halt> 
             Ok(())
         }
         Err(halt) => {
-            exchange.unproven = None;
+            (exchange.unproven, exchange.unspent) = (None, None);
             // What only watches refuses nobody, and bans nobody either.
             exchange.forged |= required.mode == Mode::Enforce && halt.is_forgery();
             Err(required.announce(halt))

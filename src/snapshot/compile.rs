@@ -13,12 +13,7 @@ use super::{
 };
 use crate::{
     config::{Loaded, OneOrMany, Problems, Reader, validate},
-    identity::{
-        issuer::Issuer,
-        once::{OnceRules, Used},
-        second_factor::SecondFactor,
-        statement::Statements,
-    },
+    identity::{issuer::Issuer, once::Used, second_factor::SecondFactor, statement::Statements},
     policy::{
         authn::{Books, KeyBook, SignerBook},
         body_limit::Listener,
@@ -44,7 +39,7 @@ pub struct Compiled {
     issuers: Vec<std::sync::Arc<Issuer>>,
     roles: Vec<String>,
     statements: Option<Arc<Statements>>,
-    replays: Vec<Named<OnceRules, Used>>,
+    replays: Vec<Named<(), Used>>,
     factor: Option<Arc<SecondFactor>>,
 }
 
@@ -65,7 +60,7 @@ impl Compiled {
     }
 
     /// What is remembered of signatures, by signer.
-    pub fn replays(&self) -> &[Named<OnceRules, Used>] {
+    pub fn replays(&self) -> &[Named<(), Used>] {
         &self.replays
     }
 

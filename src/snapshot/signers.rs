@@ -13,7 +13,7 @@ use crate::{
     config::{At, OneOrMany, Reader},
     exchange::principal::{IdentityHeaders, Principal},
     identity::{
-        once::{OnceRules, Used},
+        once::Used,
         signer::{Scheme, Signer},
         sigv4::{Rules, SigV4},
     },
@@ -30,7 +30,7 @@ pub struct Signers {
     /// By their names.
     pub book: SignerBook,
     /// What of their signatures was used up, to be kept.
-    pub replays: Vec<Named<OnceRules, Used>>,
+    pub replays: Vec<Named<(), Used>>,
 }
 
 /// A signer in the making.
@@ -39,7 +39,7 @@ struct Making<'a> {
     /// The place of the name.
     at: At,
     survivors: &'a Survivors,
-    replays: &'a mut Vec<Named<OnceRules, Used>>,
+    replays: &'a mut Vec<Named<(), Used>>,
 }
 
 /// Compiles every signer.

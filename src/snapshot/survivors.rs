@@ -13,12 +13,7 @@ use super::{certificates::Certificate, client_trust::ClientTrust};
 use crate::{
     config::ServerUrl,
     crypto::digest::Sha256,
-    identity::{
-        dpop::Proofs,
-        issuer::Issuers,
-        once::{OnceRules, Used},
-        statement::StatementKeys,
-    },
+    identity::{dpop::Proofs, issuer::Issuers, once::Used, statement::StatementKeys},
     observe::metrics::Metrics,
     policy::{ban, rate_limit::Limiters},
     state::{
@@ -47,7 +42,7 @@ pub struct Survivors {
     /// The room for request bodies that are held until they are whole.
     pub spool: Arc<Spool>,
     /// What of signatures was used up, by signer.
-    pub replays: Registry<OnceRules, Used>,
+    pub replays: Registry<(), Used>,
     /// Who judges client certificates, by the digest of what its files held.
     pub client_trust: Registry<Sha256, ClientTrust>,
     /// Sessions of people at browsers.

@@ -1,11 +1,12 @@
 //! What was shown once and must not count again: names of proofs, each until the proof would be too old anyhow.
 //!
 //! Exact and bounded. A full memory takes nothing in and says so: what it forgot early could be shown again. Survives a
-//! reload, not a restart. It does not know what a proof is. Whoever could fill it alone has a share of it.
+//! reload, not a restart. It does not know what a proof is. Whoever could fill it alone has a share of it: beyond that
+//! nothing more is taken in, or the oldest of the share is forgotten where that harms nobody else.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, btree_map, hash_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::crypto::digest::Sha256;
@@ -41,6 +42,8 @@ struct Memory {
     ends: BTreeMap<u64, Vec<(Name, Holder)>>,
     /// How many of them each holder has.
     held: HashMap<Holder, usize>,
+    /// Those of holders whose oldest names give way, in the order in which they came.
+    latest: HashMap<Holder, VecDeque<(Name, u64)>>,
 }
 
 impl Replays {
@@ -57,35 +60,67 @@ impl Replays {
         until: u64,
         (now, limit): (u64, usize),
     ) -> Seen {
-        let (holder, _) = holder.split_first_chunk().expect("8 bytes of 32");
-        let (name, _) = name.split_first_chunk().expect("16 bytes of 32");
-        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (holder, name) = short(holder, name);
+        let mut memory = self.memory();
         memory.forget(now);
-        if memory.names.contains(name) {
+        if memory.names.contains(&name) {
             return Seen::Again;
         }
-        let held = memory.held.get(holder).copied().unwrap_or_default();
-        if memory.names.len() >= limit || held >= share {
+        if memory.names.len() >= limit || memory.held_by(holder) >= share {
             return Seen::Full;
         }
-        memory.names.insert(*name);
-        memory.held.insert(*holder, held.saturating_add(1));
-        memory.ends.entry(until).or_default().push((*name, *holder));
+        memory.take_in((holder, name), until);
         Seen::Fresh
     }
 
-    /// Whether a name is remembered at `now`; no note is taken of it.
-    pub fn has(&self, name: &Sha256, now: u64) -> bool {
-        let (name, _) = name.split_first_chunk().expect("16 bytes of 32");
-        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The same, but of somebody who has his share already the oldest name is forgotten.
+    pub fn see_latest_of(
+        &self,
+        (holder, share): (&Sha256, usize),
+        name: &Sha256,
+        until: u64,
+        (now, limit): (u64, usize),
+    ) -> Seen {
+        let (holder, name) = short(holder, name);
+        let mut memory = self.memory();
         memory.forget(now);
-        memory.names.contains::<Name>(name)
+        if memory.names.contains(&name) {
+            return Seen::Again;
+        }
+        let gives_way = memory.held_by(holder) >= share;
+        if memory.names.len() >= limit.saturating_add(usize::from(gives_way)) {
+            return Seen::Full;
+        }
+        if gives_way && let Some(oldest) = memory.oldest_of(holder) {
+            memory.take_out((holder, oldest.0), oldest.1);
+        }
+        let latest = memory.latest.entry(holder).or_default();
+        latest.push_back((name, until));
+        memory.take_in((holder, name), until);
+        Seen::Fresh
+    }
+
+    /// Whether a name is remembered at `now`. It is not taken in.
+    pub fn has(&self, name: &Sha256, now: u64) -> bool {
+        let (_, name) = short(&[0; 32], name);
+        let mut memory = self.memory();
+        memory.forget(now);
+        memory.names.contains(&name)
+    }
+
+    /// Forgets a name of this holder that was taken in until the Unix second `until`, as if it had not been seen.
+    pub fn unsee(&self, holder: &Sha256, name: &Sha256, until: u64) {
+        let (holder, name) = short(holder, name);
+        self.memory().take_out((holder, name), until);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many names are remembered; some of them may have ended since the last look.
     pub fn len(&self) -> usize {
-        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.names.len()
+        self.memory().names.len()
     }
 
     /// Whether none is.
@@ -94,23 +129,72 @@ impl Replays {
     }
 }
 
+/// What is kept of a holder and of a name.
+fn short(holder: &Sha256, name: &Sha256) -> (Holder, Name) {
+    let (holder, _) = holder.split_first_chunk().expect("8 bytes of 32");
+    let (name, _) = name.split_first_chunk().expect("16 bytes of 32");
+    (*holder, *name)
+}
+
 impl Memory {
+    fn held_by(&self, holder: Holder) -> usize {
+        self.held.get(&holder).copied().unwrap_or_default()
+    }
+
+    fn oldest_of(&self, holder: Holder) -> Option<(Name, u64)> {
+        self.latest.get(&holder)?.front().copied()
+    }
+
+    fn take_in(&mut self, (holder, name): (Holder, Name), until: u64) {
+        self.names.insert(name);
+        let held = self.held.entry(holder).or_default();
+        *held = held.saturating_add(1);
+        self.ends.entry(until).or_default().push((name, holder));
+    }
+
+    /// Nothing happens where the name is not there with that end.
+    fn take_out(&mut self, (holder, name): (Holder, Name), until: u64) {
+        let btree_map::Entry::Occupied(mut ending) = self.ends.entry(until) else {
+            return;
+        };
+        let mut names = ending.get().iter();
+        let Some(place) = names.position(|held| *held == (name, holder)) else {
+            return;
+        };
+        ending.get_mut().swap_remove(place);
+        if ending.get().is_empty() {
+            ending.remove();
+        }
+        self.drop_name(holder, name);
+    }
+
+    fn drop_name(&mut self, holder: Holder, name: Name) {
+        self.names.remove(&name);
+        if let Entry::Occupied(mut held) = self.held.entry(holder) {
+            *held.get_mut() = held.get().saturating_sub(1);
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+        if let Some(latest) = self.latest.get_mut(&holder) {
+            latest.retain(|(held, _)| *held != name);
+            if latest.is_empty() {
+                self.latest.remove(&holder);
+            }
+        }
+    }
+
     fn forget(&mut self, now: u64) {
         while let Some(ended) = self.ends.first_entry().filter(|first| *first.key() <= now) {
             for (name, holder) in ended.remove() {
-                self.names.remove(&name);
-                if let Entry::Occupied(mut held) = self.held.entry(holder) {
-                    *held.get_mut() = held.get().saturating_sub(1);
-                    if *held.get() == 0 {
-                        held.remove();
-                    }
-                }
+                self.drop_name(holder, name);
             }
         }
         // After a rush, the room that it took is given back.
         if self.names.capacity() > LEAST_ROOM.max(self.names.len().saturating_mul(8)) {
             self.names.shrink_to(self.names.len().saturating_mul(2));
             self.held.shrink_to(self.held.len().saturating_mul(2));
+            self.latest.shrink_to(self.latest.len().saturating_mul(2));
         }
     }
 }
@@ -174,6 +258,52 @@ mod tests {
         assert_eq!(replays.len(), 3);
         assert_eq!(see(&two, 5, 999), Seen::Fresh);
         assert_eq!(replays.0.lock().unwrap().held.len(), 1);
+    }
+
+    #[test]
+    fn of_a_share_that_is_full_the_oldest_name_gives_way() {
+        let replays = Replays::default();
+        let (one, two) = (sha256(b"one"), sha256(b"two"));
+        let see = |holder: &Sha256, name: u8, now: u64| {
+            replays.see_latest_of((holder, 2), &sha256(&[name]), now + 60, (now, 3))
+        };
+        for (name, seen) in [(0, Seen::Fresh), (1, Seen::Fresh), (2, Seen::Fresh)] {
+            assert_eq!(see(&one, name, 100 + u64::from(name)), seen);
+        }
+        assert_eq!(see(&one, 1, 103), Seen::Again);
+        assert_eq!(see(&one, 2, 103), Seen::Again);
+        assert_eq!(replays.len(), 2);
+        assert_eq!(see(&two, 3, 103), Seen::Fresh);
+        assert_eq!(see(&two, 4, 103), Seen::Full);
+        // In a full memory each still has what it has.
+        assert_eq!(see(&one, 5, 103), Seen::Fresh);
+        assert_eq!(see(&one, 1, 104), Seen::Fresh);
+        assert_eq!(see(&two, 3, 104), Seen::Again);
+        assert_eq!(replays.len(), 3);
+        assert_eq!(see(&two, 6, 999), Seen::Fresh);
+        let memory = replays.0.lock().unwrap();
+        assert_eq!((memory.held.len(), memory.latest.len()), (1, 1));
+        assert_eq!((memory.names.len(), memory.ends.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_was_given_back_may_come_again_and_a_look_takes_nothing() {
+        let replays = Replays::default();
+        let (one, other) = (sha256(b"one"), sha256(b"other"));
+        assert!(!replays.has(&one, 100));
+        assert_eq!(replays.see(&one, 160, (100, 1)), Seen::Fresh);
+        assert!(replays.has(&one, 159));
+        assert_eq!(replays.see(&other, 160, (100, 1)), Seen::Full);
+        // Not what was taken in later, or by somebody else.
+        replays.unsee(&[0; 32], &one, 161);
+        replays.unsee(&other, &one, 160);
+        replays.unsee(&[0; 32], &other, 160);
+        assert!(replays.has(&one, 100));
+        replays.unsee(&[0; 32], &one, 160);
+        assert_eq!(replays.len(), 0);
+        assert_eq!(replays.see(&one, 160, (100, 1)), Seen::Fresh);
+        let memory = replays.0.lock().unwrap();
+        assert_eq!((memory.held.len(), memory.ends.len()), (1, 1));
     }
 
     #[test]

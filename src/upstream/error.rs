@@ -99,6 +99,24 @@ impl UpstreamError {
         )
     }
 
+    /// True when no server has looked at the request, as far as its last try shows: an earlier one on a kept connection may
+    /// have been sent, where that may be done twice (RFC 9110 §9.2.2).
+    pub fn reached_nobody(&self) -> bool {
+        match self {
+            Self::Connect(_)
+            | Self::NoRoom(_)
+            | Self::ConnectTimeout
+            | Self::OutOfTime
+            | Self::Refused(_)
+            | Self::Full
+            | Self::BreakerOpen { .. } => true,
+            Self::ResponseTimeout
+            | Self::Broken(_)
+            | Self::Unacceptable(_)
+            | Self::ClientBody(_) => false,
+        }
+    }
+
     /// A short word for the access line.
     pub fn detail(&self) -> &'static str {
         match self {

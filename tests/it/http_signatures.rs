@@ -9,7 +9,7 @@ use crate::harness::gate::Running;
 use crate::harness::issuer::now;
 use crate::harness::message_signer::{BODY, MessageSigner, Signing};
 use crate::harness::python::h2;
-use crate::harness::{Gate, Issuer, Mint, Origin, Response};
+use crate::harness::{Client, Gate, Issuer, Mint, Origin, Response};
 
 /// Every path for whoever signs with one of these keys.
 const SIGNED: &str = r#"
@@ -515,4 +515,56 @@ fn a_signed_get_is_no_handshake_of_a_websocket() {
     let head = scene.origin.only_request().head;
     assert_eq!(head.all("upgrade"), ["websocket"]);
     assert_eq!(head.all("x-auth-subject"), ["by ed25519"]);
+}
+
+#[test]
+fn another_body_uses_up_no_nonce() {
+    let scene = Scene::with("once = \"nonce\"\n", SIGNED);
+    let signing = Signing::with("ed25519").set("nonce", "n-1");
+    let fields = scene.signer.sign(&signing);
+    let other = scene.send_fields(&fields, &BODY.replace("10", "99"));
+    scene.expect_invalid("another body", &other, "digest");
+    scene.send_fields(&fields, BODY).expect(200);
+    expect_invalid("the same again", &scene.send_fields(&fields, BODY));
+    assert_eq!(scene.origin.requests().len(), 1);
+}
+
+#[test]
+fn a_body_that_nothing_covers_is_refused_at_its_first_byte() {
+    let scene = Scene::new();
+    let fields = scene.signer.sign(&Signing::get("ed25519", "/pay"));
+    let head = post("/pay", &fields, "").replacen("POST", "GET", 1);
+    for (framing, begun) in [
+        ("Content-Length: 1000", ""),
+        ("Transfer-Encoding: chunked", "1\r\nx\r\n"),
+    ] {
+        let head = head.replace("Content-Length: 0", framing);
+        let response = scene.gate.exchange(head + begun);
+        scene.expect_invalid(framing, &response, "body-not-covered");
+    }
+    scene.gate.exchange(head).expect(200);
+}
+
+#[test]
+fn of_copies_whose_heads_came_at_once_one_passes() {
+    let scene = Scene::with("once = \"nonce\"\n", SIGNED);
+    let signing = Signing::with("ed25519").set("nonce", "n-1");
+    let whole = post("/pay?n=1", &scene.signer.sign(&signing), BODY);
+    let (most, last) = whole.split_at(whole.len() - 1);
+    let mut clients: Vec<Client> = (0..8).map(|_| scene.gate.https()).collect();
+    for client in &mut clients {
+        client.send(most);
+    }
+    // Each takes a first piece of memory; all were found unused by then.
+    let all = 8.0 * 4096.0;
+    let proxy = &scene.gate.proxy;
+    proxy.await_metric("portcullis_spool_bytes", &[], all);
+    for client in &mut clients {
+        client.send(last);
+    }
+    let statuses = clients.iter_mut().map(|client| client.response().status);
+    let mut statuses: Vec<u16> = statuses.collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 401, 401, 401, 401, 401, 401, 401]);
+    assert_eq!(scene.origin.requests().len(), 1);
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     crypto::{mac::MacKey, secret::Secret},
+    exchange::body_check::{BodyError, Single},
     identity::{
         message::Message,
         once::{Once, OnceRules, Used, What},
@@ -62,7 +63,13 @@ fn verify(
     now: u64,
 ) -> Result<BodyRule, SignatureError> {
     let signers = signers.iter().map(|signer| ((), signer));
-    super::verify(&signers, &Message { now, ..*message }).map(|((), body)| body)
+    let ((), signed) = super::verify(&signers, &Message { now, ..*message })?;
+    let spent = signed.ticket.map_or(Ok(()), |ticket| ticket.spend());
+    spent.map_err(|error| match error {
+        BodyError::Invalid(code) => SignatureError::Invalid(code),
+        BodyError::NoRoom => SignatureError::Invalid("no-room"),
+    })?;
+    Ok(signed.body)
 }
 
 /// A request of the published ones.
@@ -250,7 +257,6 @@ fn code(signer: HttpSigner, headers: &HeaderMap, now: u64) -> &'static str {
     match verify(&[signer], &request(headers), now) {
         Ok(_) => "ok",
         Err(SignatureError::Invalid(code) | SignatureError::Unclear(code)) => code,
-        Err(SignatureError::NoRoom) => "no-room",
     }
 }
 
@@ -453,14 +459,15 @@ fn exactly_one_signature_must_be_of_a_signer_that_counts() {
 
 #[test]
 fn b41_a_nonce_is_used_once_and_only_by_a_good_signature() {
-    let used = Arc::new(Used::new(OnceRules {
+    let used = Arc::new(Used::default());
+    let rules = OnceRules {
         entries: 2,
         seconds: 360,
-    }));
+    };
     let once = |what| {
         let mut signer = strict();
         let used = Arc::clone(&used);
-        signer.once = Some(Once { what, used });
+        signer.once = Some(Once { what, rules, used });
         signer
     };
     let with = |nonce: &str| signed(WHOLE, &parameters(&format!(";nonce=\"{nonce}\"")), &[]);

@@ -11,7 +11,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuer
 use super::{Books, Identified, refusal};
 use crate::{
     config::{OneOrMany, Reader},
-    exchange::{Exchange, body_check::Unproven},
+    exchange::{
+        Exchange,
+        body_check::{Unproven, Unspent},
+    },
     identity::{
         signer::{self, Family, Open, Scheme, SignatureError, Signer},
         sigv4::credential,
@@ -158,6 +161,13 @@ impl Signature {
         let Some(proven) = found.map_err(|error| self.refused((error, counts), exchange))? else {
             return Ok(None);
         };
+        exchange.unspent = proven.ticket.map(|ticket| {
+            Box::new(Unspent {
+                single: Box::new(ticket),
+                refusal: self.invalid(proven.family, exchange),
+                watched: false,
+            })
+        });
         let (check, caller) = match proven.body {
             Open::Nothing => return Ok(Some(proven.principal)),
             Open::Body(check) => (check, None),
@@ -180,7 +190,6 @@ impl Signature {
         let refusal = match error {
             SignatureError::Unclear(code) => refusal(Reason::InvalidRequest).detail(code),
             SignatureError::Refused(family, code) => self.invalid(family, exchange).detail(code),
-            SignatureError::NoRoom => no_room(),
         };
         Refusal {
             forged: counts && error.is_forgery(),

@@ -74,14 +74,13 @@ fn once(
             .saturating_add(LONGEST_HOLD.as_secs())
             .saturating_add(GRACE),
     };
-    // A store of other bounds is another one, and forgets: a request from before could be sent again for `max_age`.
-    let store = making
-        .survivors
-        .replays
-        .prepare(making.name, rules, |rules| Used::new(*rules));
+    // One store for a name, whatever its rules: another one would have forgotten what could be sent again.
+    let replays = &making.survivors.replays;
+    let store = replays.prepare(making.name, (), |()| Used::default());
     making.replays.push(store.clone());
     Some(Once {
         what,
+        rules,
         used: store.thing,
     })
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     config::{Reader, Severity, load, validate},
-    identity::once::{Once, What},
+    exchange::body_check::{BodyError, Single},
+    identity::signer::Scheme,
     policy::body_limit::LONGEST_HOLD,
     snapshot::{document, survivors::Survivors},
-    state::replay::Seen,
 };
 
 const PEM: &str = include_str!("../../../tests/vectors/rfc9421/test-key-ed25519.pem");
@@ -214,17 +214,21 @@ fn what_was_used_is_remembered_past_the_latest_body_of_a_copy() {
     let loaded = load(&file, &[]);
     let root = Reader::new(&loaded.root, &loaded.problems, &loaded.sources, "");
     let signers = super::compile(&root, &Survivors::offline());
-    let what = What::Signature;
-    let used = std::sync::Arc::clone(&signers.replays[0].thing);
-    let once = Once { what, used };
+    let signer = signers.book["one"].as_ref().expect("a signer");
+    let Scheme::Webhook(webhook) = signer.scheme() else {
+        panic!("{signer:?}")
+    };
+    let once = webhook.once.as_ref().expect("it counts once");
     let noon = 1_800_000_000;
-    assert_eq!(once.spend(b"one", noon), Seen::Fresh);
+    assert_eq!(once.ticket(b"one", noon).spend(), Ok(()));
     // It was dated as far ahead as is accepted, and its copy comes in the last second of its life. The body of that is
     // held for as long as may be; in the second in which it is whole, another request has what is over forgotten.
     let last = noon + 24 * 3600 + 60;
     for late in 0..2 {
-        once.spend(&[late], last + LONGEST_HOLD.as_secs() + u64::from(late));
-        assert_eq!(once.spend(b"one", last), Seen::Again, "{late}");
+        let other = once.ticket(&[late], last + LONGEST_HOLD.as_secs() + u64::from(late));
+        assert_eq!(other.spend(), Ok(()));
+        let again = once.ticket(b"one", last).spend();
+        assert_eq!(again, Err(BodyError::Invalid("replayed")), "{late}");
     }
 }
 
@@ -235,9 +239,9 @@ fn what_was_used_outlives_a_reload() {
     let file = folder.path().join("gate.toml");
     let survivors = Survivors::offline();
     let mut stores = Vec::new();
-    for (entries, subject) in [(5, "a"), (5, "b"), (6, "b")] {
+    for (entries, age) in [(5, "1h"), (6, "1h"), (6, "2h")] {
         let text = format!(
-            "[signers.one]\n{GITHUB}once = \"signature\"\nonce_entries = {entries}\nsubject = \"{subject}\"\n"
+            "[signers.one]\n{GITHUB}once = \"signature\"\nonce_entries = {entries}\nmax_age = \"{age}\"\n"
         );
         std::fs::write(&file, text).expect("written");
         let loaded = load(&file, &[]);
@@ -247,5 +251,5 @@ fn what_was_used_outlives_a_reload() {
         stores.push(std::sync::Arc::clone(&signers.replays[0].thing));
     }
     assert!(std::sync::Arc::ptr_eq(&stores[0], &stores[1]));
-    assert!(!std::sync::Arc::ptr_eq(&stores[1], &stores[2]));
+    assert!(std::sync::Arc::ptr_eq(&stores[1], &stores[2]));
 }
