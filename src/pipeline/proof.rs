@@ -3,11 +3,15 @@
 //! Before any byte of the request reaches the backend, and after whatever can be judged without the body. What goes on are
 //! the very bytes that were judged. The bounds on size, pauses and rate of all bodies hold here too, and closer ones on
 //! what is held. In monitor mode a body that cannot be held goes on unjudged. Strangers, of whom only the whole body would show
-//! who they are, have half of the memory, and who of them lets the gate wait until time is up is counted as a guesser.
+//! who they are, have half of the memory, and who of them lets the gate wait until time is up, or for long and then leaves,
+//! is counted as a guesser.
 //!
 //! What counts once is used up here too, last of all: what the gate itself turns away can be sent again.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, header, header::HeaderValue};
@@ -21,7 +25,7 @@ use crate::{
     identity::signer::is_forged,
     policy::{authn, body_limit::Holding},
     snapshot::Route,
-    state::spool::{Full, Room, Sender},
+    state::spool::{Bounds, Full, Room, Sender},
     upstream::error::UpstreamError,
     wire::{
         body::{BodyProgress, ClientBody, Metered},
@@ -34,6 +38,8 @@ use crate::{
 
 /// The first piece of memory that a body takes.
 const LEAST: usize = 4096;
+/// How long a stranger may hold memory and leave without a word, where there is three times as much for the whole body.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A body that was looked at, and what becomes of it on its way to the backend.
 pub type Looked = (ClientBody, Option<Arc<BodyProgress>>);
@@ -49,15 +55,15 @@ enum Failure {
 }
 
 impl Failure {
-    /// What comes of it for a stranger: memory was held in the name of nobody, until time was up.
-    fn of_stranger(self) -> Self {
-        let counted = |mut refusal: Box<Refusal>| {
-            refusal.forged = refusal.reason == Reason::BodyTimeout;
+    /// What comes of it for a stranger: memory was held in the name of nobody, until time was up or longer than needed.
+    fn of_stranger(self, stayed: bool) -> Self {
+        let counted = |mut refusal: Box<Refusal>, stayed: bool| {
+            refusal.forged = stayed || refusal.reason == Reason::BodyTimeout;
             refusal
         };
         match self {
-            Self::Cut(refusal) => Self::Cut(counted(refusal)),
-            Self::Unproven(refusal) => Self::Unproven(counted(refusal)),
+            Self::Cut(refusal) => Self::Cut(counted(refusal, stayed)),
+            Self::Unproven(refusal) => Self::Unproven(counted(refusal, false)),
             unfit @ Self::Unfit(_) => unfit,
         }
     }
@@ -193,10 +199,11 @@ async fn hold(
     let mut heap = Heap {
         metered,
         bytes: Vec::new(),
-        room: room(record, sender),
+        room: room(record, sender, holding),
         holding,
         check: &*unproven.check,
     };
+    let since = Instant::now();
     let Err(failure) = heap.fill().await else {
         let (bytes, looked_at) = heap.whole();
         arrival.looked_at = Some(looked_at);
@@ -207,9 +214,10 @@ async fn hold(
     } else {
         arrival.body = Some(heap.metered.into_inner());
     }
-    // What only watches bans nobody, and a link is no fault of who followed it.
-    if sender == Sender::Stranger && unproven.refusal.forged && !unproven.watched {
-        return Err(failure.of_stranger());
+    // What only watches bans nobody. A link that brought the signature excuses none of it: no link lets a body wait.
+    if sender == Sender::Stranger && !unproven.watched {
+        let stayed = since.elapsed() > PATIENCE.min(holding.time / 3);
+        return Err(failure.of_stranger(stayed));
     }
     Err(failure)
 }
@@ -219,10 +227,13 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-fn room(record: &Record, sender: Sender) -> Room {
-    let most = record.snapshot().server.limits.spool_bytes;
+fn room(record: &Record, sender: Sender, holding: Holding) -> Room {
+    let bounds = Bounds {
+        all: record.snapshot().server.limits.spool_bytes,
+        body: holding.bytes,
+    };
     let spool = &record.worker().survivors.spool;
-    spool.room((record.client(), sender), most)
+    spool.room((record.client(), sender), bounds)
 }
 
 /// What has come of a body.
@@ -232,6 +243,18 @@ struct Heap<'a> {
     room: Room,
     holding: Holding,
     check: &'a dyn BodyCheck,
+}
+
+/// Bytes with their room, which is given back when the last of those who send them lets them go.
+struct Kept {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Heap<'_> {
@@ -288,22 +311,21 @@ impl Heap<'_> {
 
     /// The whole body: to be judged, and to go on.
     fn whole(self) -> (Bytes, Looked) {
-        let bytes = Bytes::from(self.bytes);
-        if bytes.is_empty() {
-            return (bytes, (ClientBody::Empty, None));
+        if self.bytes.is_empty() {
+            return (Bytes::new(), (ClientBody::Empty, None));
         }
-        let held = Held::whole(bytes.clone(), Box::new(self.room));
-        (bytes, looked(held))
+        let bytes = kept(self.bytes, self.room);
+        (bytes.clone(), looked(Held::whole(bytes)))
     }
 
     /// What came so far, and the rest as it comes.
     fn begun(self) -> Looked {
-        looked(Held::begun(
-            Bytes::from(self.bytes),
-            self.metered,
-            Box::new(self.room),
-        ))
+        looked(Held::begun(kept(self.bytes, self.room), self.metered))
     }
+}
+
+fn kept(bytes: Vec<u8>, room: Room) -> Bytes {
+    Bytes::from_owner(Kept { bytes, _room: room })
 }
 
 fn looked(held: Held) -> Looked {

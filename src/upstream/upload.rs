@@ -113,7 +113,7 @@ mod tests {
 
     /// The lengths of the pieces that a body of one piece goes on in.
     fn pieces(length: usize, spared: usize) -> Vec<usize> {
-        let held = Held::whole(Bytes::from(vec![b'x'; length]), Box::new(()));
+        let held = Held::whole(Bytes::from(vec![b'x'; length]));
         let mut body = Upload {
             spared,
             ..Upload::alone(ClientBody::Held(Box::new(held)))

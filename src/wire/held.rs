@@ -1,7 +1,6 @@
 //! A client's body that was held until it was whole, on its way to the backend: the very bytes that were judged.
 
 use std::{
-    fmt::Debug,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,28 +16,24 @@ pub struct Held {
     bytes: Option<Bytes>,
     rest: Option<Box<Metered>>,
     progress: Arc<BodyProgress>,
-    /// Given back with the body.
-    _room: Box<dyn Debug + Send + Sync>,
 }
 
 impl Held {
-    /// A whole body. `room` is kept as long as it is.
-    pub fn whole(bytes: Bytes, room: Box<dyn Debug + Send + Sync>) -> Self {
+    /// A whole body.
+    pub fn whole(bytes: Bytes) -> Self {
         Self {
             bytes: Some(bytes),
             rest: None,
             progress: Arc::new(BodyProgress::default()),
-            _room: room,
         }
     }
 
     /// The beginning of a body of which the rest is passed on as it comes.
-    pub fn begun(bytes: Bytes, rest: Box<Metered>, room: Box<dyn Debug + Send + Sync>) -> Self {
+    pub fn begun(bytes: Bytes, rest: Box<Metered>) -> Self {
         Self {
             bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
             progress: Arc::clone(rest.progress()),
             rest: Some(rest),
-            _room: room,
         }
     }
 

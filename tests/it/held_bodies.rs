@@ -67,9 +67,9 @@ fn a_body_of_a_mebibyte_is_held_and_no_larger_one() {
 }
 
 #[test]
-fn one_client_has_no_more_than_half_of_the_room() {
+fn one_stranger_has_no_more_than_an_eighth_of_the_room() {
     let origin = Origin::echo();
-    let gate = gate(&origin, ("spool_bytes = \"80KiB\"", "spool = \"32KiB\""));
+    let gate = gate(&origin, ("spool_bytes = \"320KiB\"", "spool = \"32KiB\""));
     let request = signed(30 * KIB);
     let mut first = begin(&gate, &request, 20 * KIB);
     gate.proxy
@@ -204,7 +204,7 @@ fn gate_for_many(origin: &Origin, (limits, sections): (&str, &str)) -> Running {
     let signer = |name: &str, id: &str, service: &str| {
         format!(
             "[signers.{name}]\nscheme = \"sigv4\"\nkey_id = \"{id}\"\nsecret = {{ env = \"ROBOT\" }}\n\
-             region = \"eu-central-1\"\nservice = \"{service}\"\n"
+             region = \"eu-central-1\"\nservice = \"{service}\"\npresigned = true\n"
         )
     };
     Gate::before(origin)
@@ -290,5 +290,104 @@ fn strangers_who_let_the_gate_wait_are_banned() {
         assert_eq!(banned["type"], "urn:portcullis:problem:banned", "{body}");
         from("10.0.0.2", &proven).to(&gate).expect(200);
         from("10.0.0.3", &stranger).to(&gate).expect(200);
+    }
+}
+
+#[test]
+fn one_stranger_leaves_room_for_the_others() {
+    let origin = Origin::echo();
+    let limits = (
+        "spool_bytes = \"256KiB\"",
+        "[blueprints.body]\nspool = \"16KiB\"",
+    );
+    let gate = gate_for_many(&origin, limits);
+    let stranger = signed(16 * KIB);
+    let one = from("10.0.0.1", &stranger);
+    // As much as all strangers may have, if one could have it.
+    let waiting: Vec<Client> = (0..8).map(|_| begin(&gate, &one, 16 * KIB - 1)).collect();
+    let refused = eventually("the bound of one", || {
+        let answer = one.to(&gate);
+        (answer.status == 503).then_some(answer)
+    });
+    let id = refused.problem()["instance"].clone();
+    let line = gate
+        .proxy
+        .await_access("the refusal", |line| line["request_id"] == id);
+    assert_eq!(line["detail"], "spool", "{line}");
+    // Few addresses share a part of it.
+    let finds_room = |client: &&str| from(client, &stranger).to(&gate).status == 200;
+    assert!(["10.0.1.1", "10.0.1.2", "10.0.1.3"].iter().any(finds_room));
+    drop(waiting);
+}
+
+#[test]
+fn strangers_who_hold_room_and_leave_before_time_is_up_are_banned() {
+    let origin = Origin::echo();
+    let sections = "[blueprints.body]\nspool_time = \"3s\"\n[blueprints.ban]\nfailures = 2\n";
+    let gate = gate_for_many(&origin, ("", sections));
+    let stranger = signed(10 * KIB);
+    let proven = draft("POST", "/upload", b"")
+        .of_store()
+        .with("length", 10 * KIB)
+        .sign();
+    let slow = |client: &str, request: &Signed| begin(&gate, &from(client, request), 5 * KIB);
+    let stay: Vec<Client> = (0..2)
+        .flat_map(|_| [slow("10.0.0.1", &stranger), slow("10.0.0.2", &proven)])
+        .collect();
+    // Who leaves at once has held nothing worth a word.
+    for _ in 0..2 {
+        drop(slow("10.0.0.3", &stranger));
+    }
+    eventually_pause(Duration::from_millis(1500));
+    drop(stay);
+    let banned = eventually("a ban", || {
+        let answer = from("10.0.0.1", &stranger).to(&gate);
+        (answer.status == 429).then_some(answer)
+    });
+    assert_eq!(banned.problem()["type"], "urn:portcullis:problem:banned");
+    from("10.0.0.2", &proven).to(&gate).expect(200);
+    from("10.0.0.3", &stranger).to(&gate).expect(200);
+}
+
+#[test]
+fn a_signature_in_the_query_excuses_no_stranger_who_lets_the_gate_wait() {
+    let origin = Origin::echo();
+    let sections = "[blueprints.body]\nspool_time = \"1s\"\n[blueprints.ban]\nfailures = 2\n";
+    let gate = gate_for_many(&origin, ("", sections));
+    let linked = draft("POST", "/upload", b"").with("way", "query").sign();
+    linked.to(&gate).expect(200);
+    let longer = linked.clone().body(&[b'x'; 10 * KIB]);
+    let slow: Vec<Client> = (0..2).map(|_| begin(&gate, &longer, 5 * KIB)).collect();
+    for mut client in slow {
+        client.response().expect(408);
+    }
+    let banned = linked.to(&gate).expect(429).problem();
+    assert_eq!(banned["type"], "urn:portcullis:problem:banned");
+}
+
+#[test]
+fn a_body_that_may_only_be_empty_is_refused_at_its_first_byte() {
+    let origin = Origin::echo();
+    let gate = gate_for_many(&origin, ("", ""));
+    let signed = [
+        draft("POST", "/upload", b"").of_store().sign(),
+        draft("GET", "/upload", b"")
+            .with("way", "s3-query")
+            .with("key_id", "AKIDSTORE")
+            .with("service", "s3")
+            .sign(),
+    ];
+    for request in &signed {
+        for (framing, begun) in [
+            ("Content-Length: 1000\r\n", ""),
+            ("Transfer-Encoding: chunked\r\n", "1\r\nx\r\n"),
+        ] {
+            let mut client = gate.https();
+            client.send(request.head(framing)).send(begun);
+            let problem = client.response().expect(403).problem();
+            assert_eq!(problem["type"], "urn:portcullis:problem:signature-invalid");
+            client.expect_close();
+        }
+        request.to(&gate).expect(200);
     }
 }
