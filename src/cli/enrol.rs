@@ -120,6 +120,7 @@ fn unknown(word: &str, compiled: &Compiled) -> String {
 fn enrol(factor: &SecondFactor, owner: &Owner, replace: bool) -> anyhow::Result<Zeroizing<String>> {
     let accounts = &factor.accounts;
     prepare(accounts.folder())?;
+    let _held = accounts.hold().context("cannot use the accounts")?;
     let read = accounts.load(owner);
     let account = read.context("cannot use the account")?;
     let mut account = account.unwrap_or_else(|| Account::new(owner));
@@ -145,6 +146,7 @@ fn invite(
 ) -> anyhow::Result<Zeroizing<String>> {
     let accounts = &factor.accounts;
     prepare(accounts.folder())?;
+    let _held = accounts.hold().context("cannot use the accounts")?;
     let read = accounts.load(owner);
     let account = read.context("cannot use the account")?;
     if account.is_some_and(|account| account.is_enrolled()) && !replace {

@@ -65,7 +65,8 @@ struct Numbered {
 /// A key out of a secret: 32 bytes as 64 hexadecimal digits or in base64url, with or without its padding.
 pub fn key_of(secret: &Secret) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
     let text = secret.expose();
-    if let Some(key) = hex::decode::<KEY_BYTES>(&text.to_ascii_lowercase()) {
+    let lower = Zeroizing::new(text.to_ascii_lowercase());
+    if let Some(key) = hex::decode::<KEY_BYTES>(&lower) {
         return Some(Zeroizing::new(key));
     }
     let text = text.strip_suffix(b"=").unwrap_or(text);

@@ -3,12 +3,15 @@
 //! A file is named by a hash of issuer and subject and says both inside, so that no file stands for another account. It is
 //! JSON of a known version; what it says more is refused, since a newer gate wrote it. Secrets in it are sealed with the
 //! keys of `[session]`, bound to the account, and sealed anew with the newest key whenever the file is written. Files are
-//! read when one of the gate's pages is asked, never for other requests, and not by a thread that serves.
+//! read when one of the gate's pages is asked, never for other requests, and not by a thread that serves. Whoever reads an
+//! account to write it holds the lock of the folder meanwhile, since another process may do the same: a gate that is handing
+//! over, or `enrol`.
 
 mod invitation;
 mod passkeys;
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,6 +71,10 @@ pub struct Accounts {
     folder: PathBuf,
     seal: Arc<Seal>,
 }
+
+/// The lock of a folder; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Held(#[expect(dead_code, reason = "the lock is that of the open file")] File);
 
 /// What one account has enrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,6 +188,25 @@ impl Accounts {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Waits until nobody else, in this process or another one, is about to write an account; `None` where there is no folder.
+    ///
+    /// # Errors
+    /// [`AccountError::Unwritten`]
+    pub fn hold(&self) -> Result<Option<Held>, AccountError> {
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.folder.join("lock"));
+        let file = match opened {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(AccountError::Unwritten)?,
+        };
+        file.lock().map_err(AccountError::Unwritten)?;
+        Ok(Some(Held(file)))
     }
 
     /// The account of an owner; `None` where nobody made one. It reads a file.
@@ -331,6 +357,29 @@ mod tests {
         let error = accounts.load(&bob).unwrap_err();
         assert!(matches!(error, AccountError::OtherAccount));
         assert_ne!(name_of(&owner("ab", "c")), name_of(&owner("a", "bc")));
+    }
+
+    #[test]
+    fn two_who_write_an_account_take_turns() {
+        let (folder, accounts) = desk();
+        let (owner, _, _) = alice(&accounts);
+        let steps = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let _held = accounts.hold().unwrap().unwrap();
+                    let mut account = accounts.load(&owner).unwrap().unwrap();
+                    let totp = account.totp.as_mut().unwrap();
+                    totp.last_step += 1;
+                    accounts.save(&account).unwrap();
+                    steps.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                });
+            }
+        });
+        let account = accounts.load(&owner).unwrap().unwrap();
+        assert_eq!(account.totp.unwrap().last_step, 9 + steps.into_inner());
+        drop(folder);
+        assert!(accounts.hold().unwrap().is_none());
     }
 
     #[test]

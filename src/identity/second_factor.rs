@@ -210,6 +210,9 @@ impl SecondFactor {
         turn: &Turn<'_>,
         look: impl FnOnce(Account, &Turn<'_>) -> Result<Found, AccountError>,
     ) -> Result<(Outcome, Verdict), AccountError> {
+        let Some(_held) = self.accounts.hold()? else {
+            return Ok((Outcome::Unenrolled, Verdict::Unenrolled));
+        };
         let account = self.accounts.load(&caller.owner)?;
         let account = account.unwrap_or_else(|| Account::new(&caller.owner));
         Ok(match look(account, turn)? {

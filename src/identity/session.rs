@@ -131,7 +131,7 @@ impl SessionCookie {
     }
 
     /// Counts a session that is that of somebody else than who asks.
-    pub fn is_foreign(&self) {
+    pub fn note_foreign(&self) {
         self.sessions.refuse(Refused::OtherOwner);
     }
 

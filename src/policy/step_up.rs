@@ -338,7 +338,7 @@ fn by_factor(
             Some(*id)
         }
         Shown::Live(..) => {
-            factor.session.is_foreign();
+            factor.session.note_foreign();
             None
         }
         Shown::Bad => {
