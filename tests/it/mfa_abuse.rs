@@ -5,10 +5,14 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::harness::eventually::{eventually, eventually_pause};
 use crate::harness::gate::PUBLIC;
+use crate::harness::origin::answer;
+use crate::harness::python::{python, run_json};
 use crate::harness::second_factor::{App, Browser, KEY, OPENS, Scene, Words};
-use crate::harness::{Gate, Origin, Response};
+use crate::harness::{Gate, Mint, Origin, Response};
 
 /// What a script of the page says.
 const FETCHES: [(&str, &str); 4] = [
@@ -237,6 +241,37 @@ fn b33_a_session_ends_when_its_factor_is_replaced_or_its_account_deleted() {
         .expect(401);
     let mut bob = scene.proven("bob", (&scene.enrol("bob"), 0));
     bob.opens(&scene.gate, "/pay").expect(200);
+}
+
+#[test]
+fn b33_the_backend_may_send_a_browser_on_to_another_origin_after_the_form() {
+    let html = [("Content-Type", "text/html")];
+    let other = Origin::serve(move |_| answer(200, &html, "<!doctype html><p>paid</p>"));
+    let other_gate = Gate::before(&other).with(PUBLIC).start();
+    // Another port is another origin.
+    let place = format!(
+        "https://app.example:{}/there",
+        other_gate.proxy.https().port()
+    );
+    let origin = Origin::serve(move |_| answer(302, &[("Location", &place)], ""));
+    let accounts = tempfile::tempdir().expect("a temporary directory");
+    let scene = Scene::before(origin, &Words::default(), accounts);
+    let app = scene.enrol("alice");
+    let port = scene.gate.proxy.https().port();
+    let walk = run_json(
+        python("mfa_browser.py").arg(
+            json!({
+                "url": format!("https://app.example:{port}/pay"),
+                "token": scene.issuer.bearer_of(&Mint::new()),
+                "wrong": app.wrong_code(),
+                "right": app.code(1),
+            })
+            .to_string(),
+        ),
+    );
+    assert_eq!(walk["paid"]["path"], "/there", "{walk:#}");
+    let complaints = walk["complaints"].to_string();
+    assert!(!complaints.contains("form-action"), "{complaints}");
 }
 
 /// What `check` says of a file with this folder of accounts.
