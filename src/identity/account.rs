@@ -3,9 +3,9 @@
 //! A file is named by a hash of issuer and subject and says both inside, so that no file stands for another account. It is
 //! JSON of a known version; what it says more is refused, since a newer gate wrote it. Secrets in it are sealed with the
 //! keys of `[session]`, bound to the account, and sealed anew with the newest key whenever the file is written. Files are
-//! read when one of the gate's pages is asked, never for other requests, and not by a thread that serves. Whoever reads an
-//! account to write it holds the lock of the folder meanwhile, since another process may do the same: a gate that is handing
-//! over, or `enrol`.
+//! read when one of the gate's pages is asked, and once a minute for a proven session in use, and not by a thread that serves.
+//! Whoever reads an account to write it holds the lock of the folder meanwhile, since another process may do the same: a gate
+//! that is handing over, or `enrol`.
 
 mod invitation;
 mod passkeys;
