@@ -341,6 +341,8 @@ impl Flight {
         self.issuer.counts().asked("failed");
         introspector.warn(&self.issuer.rules().name, error);
         if error.blames_the_token() {
+            // One that was good before is known no longer.
+            introspector.answers.remove(&self.digest);
             self.refused(introspector);
         } else if error.is_silence(introspector.rules.timeout) {
             introspector.shares.unanswered(self.client);

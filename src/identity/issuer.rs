@@ -221,12 +221,12 @@ impl Issuer {
     /// Whether the list of revoked tokens names one that was accepted before; by what its principal keeps of it, see
     /// [`LOOKED_UP`].
     pub fn has_revoked(&self, principal: &Principal) -> bool {
-        let (list, claims) = (&self.revoked, principal.claims.as_deref());
-        let covered = list
-            .as_ref()
-            .zip(claims)
-            .map(|(list, claims)| list.covers(claims));
-        matches!(covered, Some(Ok(true) | Err(_)))
+        let Some(list) = &self.revoked else {
+            return false;
+        };
+        let said = [&principal.claims, &principal.answered];
+        let mut said = said.into_iter().flatten();
+        said.any(|claims| !matches!(list.covers(claims), Ok(false)))
     }
 
     /// How many entries each bounded table has: verified tokens, held answers, revoked tokens and subjects.
