@@ -2,8 +2,9 @@
 //!
 //! There is one, and another one only while each that there is carries as many requests as its server takes; the number
 //! is bounded, and beyond it a request waits, for as long as a connection may take. One is opened at a time, so that a
-//! burst of requests finds the connection that the first of them opens. As many again may end, for a server that closes
-//! each to further requests while one is under way must not have connections without end.
+//! burst of requests finds the connection that the first of them opens. [`ENDING`] times as many may end: a server that
+//! closes each to further requests while one is under way must not have connections without end, and whoever holds one
+//! under way must not keep others from the server, so the one that began to end first makes room.
 //!
 //! A server that has answered before a request body had ended, and neither takes the rest nor resets the stream, keeps
 //! that stream counted. For as long as an unused connection is kept this is borne; then the connection gets no further
@@ -62,6 +63,8 @@ struct Shareable {
     is_given_up: AtomicBool,
 }
 
+/// How many connections may end for each that may be open.
+const ENDING: usize = 8;
 /// No body that was abandoned has a stream.
 const NEVER: u64 = u64::MAX;
 
@@ -161,6 +164,8 @@ impl Drop for Slot {
             self.0.abandoned_ms.store(now_ms, Ordering::Release);
             self.0.on.abandoned(|all| all.push(now_ms));
             self.0.on.close_if_given_up();
+            // What nobody but bodies keep is closed by whoever waits.
+            self.0.freed.notify_one();
         }
     }
 }
@@ -271,13 +276,16 @@ impl Shared {
             }
             !ends
         });
+        let most = self.limit.saturating_mul(ENDING);
+        let beyond = leaving.len().saturating_sub(most);
+        for first in leaving.drain(..beyond) {
+            first.two.close();
+        }
     }
 
-    /// Whether no further connection may be made: there are so many for further requests, or as many again that end.
+    /// Whether no further connection may be made for further requests.
     pub fn is_full(&self) -> bool {
-        let held = self.lock();
-        let (open, all) = (held.open.len(), held.open.len() + held.leaving.len());
-        open >= self.limit || all >= self.limit.saturating_mul(2)
+        self.lock().open.len() >= self.limit
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {

@@ -48,6 +48,8 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 const SEND_BYTES: usize = 64 * 1024;
 /// The smallest frame size that there is.
 const FRAME_BYTES: u32 = 16 * 1024;
+/// What is kept of a server's first bytes: one frame of that size and its head.
+const GREETING_BYTES: usize = 9 + 16 * 1024;
 /// The table of header compression that the server may use, in bytes.
 const TABLE_BYTES: u32 = 4096;
 /// Ask a server that has requests under way but says nothing.
@@ -203,18 +205,26 @@ async fn drive(driver: Arc<Mutex<Option<Driver>>>, greeting: Arc<Greeting>) {
 struct Greeting {
     read: Notify,
     over: AtomicBool,
-    /// Nothing but the first frame, which the library bounds, and what came together with it.
+    /// The first frame until it is whole, at most [`GREETING_BYTES`]: a server may send anything for as long as a connection
+    /// may take.
     first: Mutex<Vec<u8>>,
+    /// Whether the first frame was read.
+    told: AtomicBool,
     window: AtomicUsize,
 }
 
 impl Greeting {
     /// Takes note of what came.
     fn hear(&self, bytes: &[u8]) {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        first.extend_from_slice(bytes);
-        if let Some(window) = first_settings::initial_window(&first) {
-            self.window.store(window, Ordering::Relaxed);
+        if !self.told.load(Ordering::Relaxed) {
+            let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = GREETING_BYTES.saturating_sub(first.len());
+            first.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+            if let Some(window) = first_settings::initial_window(&first) {
+                self.window.store(window, Ordering::Relaxed);
+                self.told.store(true, Ordering::Relaxed);
+                *first = Vec::new();
+            }
         }
         self.read.notify_one();
     }
@@ -229,7 +239,6 @@ impl Greeting {
             self.read.notified().await;
         }
         self.over.store(true, Ordering::Relaxed);
-        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
         true
     }
 }
@@ -306,4 +315,28 @@ pub fn address<B>(request: &mut Request<B>, endpoint: &Endpoint) -> Result<(), U
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| impossible())?;
     *request.version_mut() = Version::HTTP_2;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_server_sends_first_one_frame_is_kept() {
+        let greeting = Greeting::default();
+        // A frame that never ends.
+        greeting.hear(&[0xff, 0xff, 0xff, 4, 0, 0, 0, 0, 0]);
+        for _ in 0..100 {
+            greeting.hear(&[0; 1024]);
+        }
+        assert_eq!(greeting.first.lock().unwrap().len(), GREETING_BYTES);
+        assert!(!greeting.told.load(Ordering::Relaxed));
+        let greeting = Greeting::default();
+        greeting.hear(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4]);
+        greeting.hear(&[0, 0, 1, 0]);
+        assert_eq!(greeting.window.load(Ordering::Relaxed), 256);
+        greeting.hear(&[7; 5000]);
+        assert!(greeting.first.lock().unwrap().is_empty());
+        assert_eq!(greeting.window.load(Ordering::Relaxed), 256);
+    }
 }

@@ -238,7 +238,10 @@ class Peer:
             with LOCK:
                 held, HELD[:] = HELD[:], []
             for peer, waiting in held:
-                peer.answer(waiting)
+                try:
+                    peer.answer(waiting)
+                except OSError:
+                    pass  # The connection is gone, and who waited on it.
             self.answer(stream_id)
         elif path == "/events":
             threading.Thread(target=self.events, args=(stream_id,), daemon=True).start()
