@@ -33,6 +33,8 @@ use crate::{
 const ENROLLED: &str = "the address is shown this once; whoever has it has the second factor";
 const INVITED: &str = "the code is shown this once and counts for 24 hours; whoever has it beside the credential enrols";
 
+const ADDED: &str = "the account keeps what it has, and the invitation adds to it; `--replace` takes all of it away";
+
 /// `enrol`
 #[derive(Clone, Debug, Args)]
 pub struct EnrolArgs {
@@ -135,6 +137,7 @@ fn enrol(factor: &SecondFactor, owner: &Owner, replace: bool) -> anyhow::Result<
     }
     Accounts::end_invitation(&mut account);
     accounts.put_totp(&mut account, &secret, (clock::unix_seconds(), 0));
+    accounts.renew(&mut account);
     accounts.save(&account).context("cannot use the account")?;
     Ok(totp::enrolment(&factor.service, &owner.subject, &secret))
 }
@@ -149,12 +152,12 @@ fn invite(
     let _held = accounts.hold().context("cannot use the accounts")?;
     let read = accounts.load(owner);
     let account = read.context("cannot use the account")?;
-    if account.is_some_and(|account| account.is_enrolled()) && !replace {
-        bail!(
-            "the account has a second factor\nhint: `--replace` takes away all that it has and invites it anew"
-        );
+    let kept = account.filter(|_| !replace);
+    let mut account = kept.unwrap_or_else(|| Account::new(owner));
+    if account.is_enrolled() {
+        eprintln!("note: {ADDED}");
     }
-    let mut account = Account::new(owner);
+    accounts.renew(&mut account);
     let code = accounts.invite(&mut account, clock::unix_seconds());
     accounts.save(&account).context("cannot use the account")?;
     Ok(code)

@@ -15,12 +15,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustix::fs::{Access, AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use invitation::INVITATION;
+pub use invitation::{INVITATION, Invitation};
 pub use passkeys::MOST_PASSKEYS;
 
 use super::whole_file::{self, OWNER_ALONE, ReadError};
@@ -31,7 +32,7 @@ use crate::{
         seal::{FOREVER, Seal, Unopened},
         secret::Secret,
     },
-    state::sessions::Owner,
+    state::{clock, sessions::Owner},
 };
 
 /// The form that is written.
@@ -86,6 +87,9 @@ pub struct Account {
     /// Another one after each replacement, by which sessions in which the old factor was proven are known.
     #[serde(default)]
     mark: String,
+    /// What authenticators call the account: random, so that it tells nobody whose it is (Web Authentication Level 3 §14.6.1).
+    #[serde(default = "fresh_handle")]
+    handle: String,
     /// The authenticator app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp: Option<TotpKey>,
@@ -117,6 +121,7 @@ impl Account {
             issuer: (*owner.issuer).to_owned(),
             subject: (*owner.subject).to_owned(),
             mark: fresh_mark(),
+            handle: fresh_handle(),
             totp: None,
             passkeys: Vec::new(),
             invitation: None,
@@ -126,6 +131,11 @@ impl Account {
     /// Whether it has a factor.
     pub fn is_enrolled(&self) -> bool {
         self.totp.is_some() || !self.passkeys.is_empty()
+    }
+
+    /// What authenticators call it: 64 random bytes in base64url, the same for all of its passkeys.
+    pub fn handle(&self) -> &str {
+        &self.handle
     }
 }
 
@@ -139,6 +149,12 @@ impl Account {
     pub fn renew_mark(&mut self) {
         self.mark = fresh_mark();
     }
+}
+
+fn fresh_handle() -> String {
+    let mut bytes = [0; 64];
+    rng::fill(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn fresh_mark() -> String {
@@ -267,6 +283,7 @@ impl Accounts {
         if let Ok(passkeys) = self.passkeys(account) {
             self.put_passkeys(account, &passkeys);
         }
+        self.renew_invitation(account, clock::unix_seconds());
     }
 
     /// The secret of the account's authenticator app; `None` where it has none.

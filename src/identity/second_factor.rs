@@ -8,13 +8,13 @@ mod passkey;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-pub use passkey::{Enrolled, Enrolment, PASSKEY_METHODS, Right, handle_of};
+pub use passkey::{Enrolled, Enrolment, PASSKEY_METHODS, Right, adds};
 
 use super::{
     account::{Account, AccountError, Accounts, name_of},
     session::SessionCookie,
     totp::{self, Code},
-    webauthn::RelyingParty,
+    webauthn::{RelyingParty, WebauthnError},
 };
 use crate::{
     crypto::digest::{Sha256, sha256_of},
@@ -62,6 +62,8 @@ pub struct Caller {
 pub enum Found {
     /// It is right, proven in this way; the account is to be written.
     Right(Box<Account>, &'static [&'static str]),
+    /// Something was enrolled; the account is to be written. Where that proves somebody, in this way.
+    Enrolled(Box<Account>, Option<&'static [&'static str]>),
     /// It is wrong; the word for the log says why.
     Wrong(&'static str),
     /// It was right once.
@@ -81,6 +83,8 @@ pub enum Verdict {
     Right(Factor),
     /// It is not; the word for the log says why.
     Wrong(&'static str),
+    /// One more factor is enrolled, which proves nothing.
+    Enrolled,
     /// The code of an invitation is right, so that something may be enrolled.
     Invited,
     /// It was proven by the same a moment ago: the form came twice. The session has its new name.
@@ -188,10 +192,7 @@ impl SecondFactor {
                 (Outcome::Unavailable, Verdict::Unavailable)
             }
         };
-        // Nobody guesses by sending a form twice.
-        let guessed = matches!(outcome, Outcome::Wrong | Outcome::Again);
-        if guessed
-            && verdict != Verdict::Repeated
+        if is_guess(outcome, &verdict)
             && let Some(rest) = turn.fail(now)
         {
             let (seconds, Owner { issuer, subject }) = (rest.as_secs(), &caller.owner);
@@ -216,17 +217,16 @@ impl SecondFactor {
         let account = self.accounts.load(&caller.owner)?;
         let account = account.unwrap_or_else(|| Account::new(&caller.owner));
         Ok(match look(account, turn)? {
-            Found::Right(mut account, methods) => {
-                // So that a key is not needed once each account has shown some factor.
-                self.accounts.renew(&mut account);
-                self.accounts.save(&account)?;
-                let factor = Factor {
-                    class: Arc::clone(&self.class),
-                    methods,
-                    at: clock::unix_seconds(),
-                    mark: account.mark().into(),
-                };
-                (Outcome::Right, Verdict::Right(factor))
+            Found::Right(account, methods) => {
+                (Outcome::Right, Verdict::Right(self.keep(account, methods)?))
+            }
+            Found::Enrolled(account, Some(methods)) => {
+                let proven = self.keep(account, methods)?;
+                (Outcome::Enrolled, Verdict::Right(proven))
+            }
+            Found::Enrolled(account, None) => {
+                self.keep(account, &[])?;
+                (Outcome::Enrolled, Verdict::Enrolled)
             }
             Found::Wrong(why) => (Outcome::Wrong, Verdict::Wrong(why)),
             Found::Invited => (Outcome::Right, Verdict::Invited),
@@ -235,6 +235,31 @@ impl SecondFactor {
             Found::Nothing => (Outcome::Unenrolled, Verdict::Unenrolled),
         })
     }
+
+    /// Writes the account, of which a factor was shown in this way.
+    fn keep(
+        &self,
+        mut account: Box<Account>,
+        methods: &'static [&'static str],
+    ) -> Result<Factor, AccountError> {
+        // So that a key is not needed once each account has shown some factor.
+        self.accounts.renew(&mut account);
+        self.accounts.save(&account)?;
+        Ok(Factor {
+            class: Arc::clone(&self.class),
+            methods,
+            at: clock::unix_seconds(),
+            mark: account.mark().into(),
+            enrols: false,
+        })
+    }
+}
+
+/// Nobody guesses by sending a form twice, nor by an answer to what is asked no more: the page was open for long.
+fn is_guess(outcome: Outcome, verdict: &Verdict) -> bool {
+    let late = Verdict::Wrong(WebauthnError::Challenge.code());
+    matches!(outcome, Outcome::Wrong | Outcome::Again)
+        && ![Verdict::Repeated, late].contains(verdict)
 }
 
 /// What stands for a step of an account that was used; and for one that was in this session.
@@ -369,12 +394,31 @@ mod tests {
             panic!("the right code");
         };
         let secret = Secret::new(SECRET.to_vec());
-        let enrol = || {
+        let by = |shown: &Factor| {
             let new = Enrolment::App(&secret, None);
-            factor.enrol(&caller, &Right::Factor(&shown), &new)
+            factor.enrol(&caller, &Right::Factor(shown), &new)
         };
+        let passkey = Factor {
+            methods: PASSKEY_METHODS,
+            enrols: true,
+            ..shown.clone()
+        };
+        let enrol = || by(&passkey);
         assert!(factor.still_stands(&caller.owner, &shown));
         assert_eq!(enrol(), Verdict::Wrong("app-known"), "one is enough");
+        for (what, enrols, methods, age) in [
+            ("an app", true, METHODS, 0),
+            ("what was shown for a page", false, PASSKEY_METHODS, 0),
+            ("what was shown long ago", true, PASSKEY_METHODS, 301),
+        ] {
+            let other = Factor {
+                methods,
+                enrols,
+                at: shown.at - age,
+                ..shown.clone()
+            };
+            assert_eq!(by(&other), Verdict::Wrong("invitation"), "{what}");
+        }
         let mut account = factor.accounts.load(&caller.owner).unwrap().unwrap();
         account.renew_mark();
         factor.accounts.save(&account).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::webauthn::Challenge;
+use super::webauthn::{Challenge, MAX_CLIENT_DATA, client_data::ClientData};
 use crate::{
     crypto::{
         rng,
@@ -185,9 +185,15 @@ impl SessionCookie {
         Some(challenge)
     }
 
-    /// The challenge that was given out last, if it still counts; it does not from now on.
-    pub fn take_asked(&self, id: &Id, now: u64) -> Option<Challenge> {
-        self.sessions.take_asked(id, now)
+    /// The challenge that this client data is about, if it was given out in the session and still counts; it does not from now
+    /// on.
+    pub fn take_asked(&self, id: &Id, client_data: &[u8], now: u64) -> Option<Challenge> {
+        if client_data.len() > MAX_CLIENT_DATA {
+            return None;
+        }
+        let said = ClientData::read(client_data).ok()?;
+        self.sessions
+            .take_asked(id, |challenge| said.is_about(challenge), now)
     }
 
     /// A secret that a page gives to its browser to bring back in the same session, sealed for ten minutes.

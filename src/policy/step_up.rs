@@ -201,6 +201,12 @@ impl StepUp {
         })
     }
 
+    /// Whether a code would not do, whatever it counts as.
+    fn wants_passkey(&self) -> bool {
+        let mut amr = self.amr.iter();
+        !self.amr.is_empty() && !amr.any(|word| METHODS.contains(&&**word))
+    }
+
     /// What the caller needs, for `check -v`.
     pub fn describe(&self) -> Vec<(String, String)> {
         let mut lines = vec![("step_up".to_owned(), format!("{self} ({})", self.place))];
@@ -361,7 +367,7 @@ fn by_factor(
     if !may_be_sent(exchange) || matches!(shown, Shown::Renamed) {
         return Err(Some(Halt::refuse(Stage::Mfa, Reason::SecondFactorNeeded)));
     }
-    Err(Some(send(factor, (own, &owner), (exchange, now))))
+    Err(Some(send((policy, factor), (own, &owner), (exchange, now))))
 }
 
 /// Whether the browser may go to the page and come back: what it opens, it opens in a window, without a body. A frame never may:
@@ -376,7 +382,7 @@ fn may_be_sent(exchange: &Exchange) -> bool {
 
 /// The redirect to the page that asks for the factor, in the caller's own session or a new one.
 fn send(
-    factor: &SecondFactor,
+    (policy, factor): (&StepUp, &SecondFactor),
     (own, owner): (Option<Id>, &Owner),
     (exchange, now): (&mut Exchange, u64),
 ) -> Halt {
@@ -392,7 +398,12 @@ fn send(
     };
     let target = exchange.target().path_and_query().as_str();
     let back = factor.session.seal_target(&id, target, now);
-    let location = [own_space::MFA, "?rt=", &back].concat();
+    let want = if policy.wants_passkey() {
+        own_space::WANTS_PASSKEY
+    } else {
+        ""
+    };
+    let location = [own_space::MFA, "?rt=", &back, want].concat();
     let mut headers = HeaderMap::new();
     let location = HeaderValue::try_from(location).expect("base64url is a header value");
     headers.insert(header::LOCATION, location);

@@ -1,14 +1,14 @@
-//! The page on which somebody enrols a second factor: by an invitation where the account has none, or after one was shown.
+//! The page on which somebody enrols a second factor: by an invitation, or after a passkey was shown for it.
 //!
 //! First the invitation, then the choice: a passkey, or an authenticator app, which counts once it has shown a code. What is
-//! enrolled has been shown by that, so it is answered as a factor that was proven. An invitation is looked at in both steps
-//! and used up by the last.
+//! enrolled by an invitation has been shown by that, so it is answered as a factor that was proven; one more beside a passkey
+//! proves nothing. An invitation is looked at in both steps and used up by the last.
 
 use std::sync::Arc;
 
 use super::{
     Portal, Visitor,
-    answers::{invalid, shown, wrong_with},
+    answers::{back, invalid, shown, wrong_with},
     blocking, fields, page,
 };
 use crate::{
@@ -16,12 +16,15 @@ use crate::{
     exchange::Exchange,
     identity::{
         account::MOST_PASSKEYS,
-        second_factor::{Enrolled, Enrolment, Right, Verdict, handle_of},
+        second_factor::{Enrolled, Enrolment, Right, Verdict},
         totp::{self, Code},
         webauthn::{Challenge, Registration},
     },
     state::clock,
-    wire::halt::{Halt, Reason, Refusal, Stage},
+    wire::{
+        halt::{Halt, Reason, Refusal, Stage},
+        own_space,
+    },
 };
 
 /// What a form brings to be enrolled.
@@ -51,10 +54,25 @@ impl Portal {
             };
             return self.offer(visitor, &enrolled, &step);
         }
-        if enrolled.app || !enrolled.passkeys.is_empty() {
-            return Err(stale());
+        // A code enrols nothing, so that only an invitation is left to an account without a passkey.
+        if !enrolled.passkeys.is_empty() && !enrolled.invited {
+            return Ok(self.ask_first(visitor));
         }
-        Ok(shown(page::invitation(&visitor.asked(), None)))
+        let why = if enrolled.any() {
+            page::ONE_MORE
+        } else {
+            page::NONE_YET
+        };
+        Ok(shown(page::invitation(&visitor.asked(), (why, None))))
+    }
+
+    /// The way to the page of the factor, and from there back here.
+    fn ask_first(&self, visitor: &Visitor) -> Halt {
+        let now = clock::unix_seconds();
+        let session = &self.factor.session;
+        let sealed = session.seal_target(&visitor.id, own_space::ENROL, now);
+        let words = [own_space::MFA, "?rt=", &sealed, own_space::WANTS_PASSKEY];
+        back(&words.concat())
     }
 
     /// What a form brings: an invitation, or something to be enrolled.
@@ -145,7 +163,7 @@ impl Portal {
         let session = &self.factor.session;
         if let Some(made) = fields::Made::read(form)? {
             // Whatever comes of it: a challenge counts once.
-            let challenge = session.take_asked(&visitor.id, now);
+            let challenge = session.take_asked(&visitor.id, &made.client, now);
             return Ok(Some(New::Passkey(challenge, made)));
         }
         let Some(sealed) = fields::optional(form, "secret")? else {
@@ -159,7 +177,6 @@ impl Portal {
 
     /// The page with what the account may have more.
     fn offer(&self, visitor: &Visitor, enrolled: &Enrolled, step: &Step<'_>) -> Result<Halt, Halt> {
-        let handle = handle_of(&visitor.caller.owner);
         let has_room = enrolled.passkeys.len() < MOST_PASSKEYS;
         let ceremony = if has_room {
             self.ceremony(visitor, enrolled)?
@@ -167,7 +184,7 @@ impl Portal {
             None
         };
         let passkey = ceremony.map(|ceremony| page::Ceremony {
-            new: Some((&handle, &self.factor.service)),
+            new: Some((&enrolled.handle, &self.factor.service)),
             ..ceremony
         });
         let app = (!enrolled.app).then(|| {
@@ -204,6 +221,7 @@ fn stale() -> Halt {
 }
 
 fn uninvited(visitor: &Visitor) -> Halt {
-    let page = page::invitation(&visitor.asked(), Some(page::WRONG_INVITATION));
+    let why = (page::ONE_MORE, Some(page::WRONG_INVITATION));
+    let page = page::invitation(&visitor.asked(), why);
     wrong_with("invitation", page)
 }

@@ -9,20 +9,21 @@ mod answers;
 mod enrol;
 mod fields;
 mod page;
+mod source;
 
 use std::sync::Arc;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
-    header::{self, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use self::answers::{asset, back, ended, invalid, only, shown, unavailable, wrong_with};
+use self::{
+    answers::{asset, back, ended, invalid, only, shown, unavailable, wrong_with},
+    source::{is_for_window, is_form, is_of_this_origin, origin_of},
+};
 use crate::{
     exchange::{Exchange, principal::Principal},
     identity::{
         account::{self, AccountError},
-        second_factor::{Caller, Enrolled, SecondFactor, Verdict},
+        second_factor::{Caller, Enrolled, SecondFactor, Verdict, adds},
         session::Shown,
         totp::Code,
         webauthn::Assertion,
@@ -32,7 +33,6 @@ use crate::{
         sessions::{Factor, Id, Owner},
     },
     wire::{
-        fetch_metadata::{self, Source},
         form,
         halt::{Halt, Reason, Refusal, Stage},
         own_space,
@@ -43,8 +43,6 @@ use crate::{
 const FORM_BYTES: u64 = 4096;
 /// The same where passkeys count: an authenticator may send an id and a statement of its own length.
 const PASSKEY_FORM_BYTES: u64 = 64 * 1024;
-/// How lately a factor must have been shown for another one to be enrolled, in seconds.
-const LATELY: u64 = 300;
 
 /// What guards the gate's own pages, in place of whatever the file says for other answers.
 const GUARD: &[(&str, &str)] = &[
@@ -96,10 +94,12 @@ pub struct Visitor {
     caller: Caller,
     /// The origin of the page, as browsers write it.
     origin: String,
-    /// The factor that was shown lately in the session.
+    /// The passkey that was shown lately in the session, in order to enrol one more.
     fresh: Option<Factor>,
-    /// The way back as it came.
+    /// The way back, sealed just now.
     sealed: String,
+    /// Whether a code would not do where it leads.
+    wants_passkey: bool,
     /// Where it leads.
     target: String,
 }
@@ -113,8 +113,13 @@ pub enum Visit {
     Judge(Box<Visitor>),
 }
 
-/// Sets the headers of the gate's own pages; each stands once afterwards.
+/// Sets the headers of the gate's own pages; each stands once afterwards. No other origin reads them, whatever the file says.
 pub fn guard(headers: &mut HeaderMap) {
+    let is_opening = |name: &&HeaderName| name.as_str().starts_with("access-control-");
+    let opening: Vec<HeaderName> = headers.keys().filter(is_opening).cloned().collect();
+    for name in opening {
+        headers.remove(name);
+    }
     for (name, value) in GUARD {
         let name = HeaderName::from_static(name);
         headers.insert(name, HeaderValue::from_static(value));
@@ -156,6 +161,7 @@ impl Portal {
             own_space::ENROL => Page::Enrol,
             _ => return Err(Halt::refuse(Stage::Route, Reason::RouteUnknown)),
         };
+        is_for_window(exchange)?;
         if reads {
             return Ok(Visit::Show(Box::new(self.visitor(page, exchange)?)));
         }
@@ -206,6 +212,9 @@ impl Portal {
         };
         let target = self.factor.session.open_target(&id, &sealed, now);
         let target = target.ok_or_else(|| missing("way-back"))?;
+        let want = form::field(query, "want").map_err(|_| invalid("query"))?;
+        // So that whoever reads the page for long, or has an app to install, does not come too late.
+        let sealed = self.factor.session.seal_target(&id, &target, now);
         // The cookie alone keeps nothing alive: only whoever was sent here just now has a way back.
         if brought && session.factor.is_none() {
             self.factor.session.touch(&id, now);
@@ -216,13 +225,14 @@ impl Portal {
             page,
             id,
             origin: origin_of(exchange),
-            fresh: shown.filter(|shown| now.saturating_sub(shown.at) <= LATELY),
+            fresh: shown.filter(|shown| adds(shown, now)),
             caller: Caller {
                 owner: session.owner,
                 client,
                 session: id,
             },
             sealed,
+            wants_passkey: want.as_deref() == Some(own_space::PASSKEY),
             target,
         })
     }
@@ -249,17 +259,12 @@ impl Portal {
         } else {
             self.ceremony(visitor, &enrolled)?
         };
-        if !enrolled.app && ceremony.is_none() {
-            let refusal = Refusal::new(Stage::Mfa, Reason::SecondFactorUnknown);
-            return Err(if enrolled.passkeys.is_empty() {
-                refusal.page(page::invitation(&asked, None)).into()
-            } else {
-                // Enrolled for other origins than this one.
-                refusal.detail("other-origin").into()
-            });
+        let app = enrolled.app && !visitor.wants_passkey;
+        if !app && ceremony.is_none() {
+            return Err(nothing_fits(&enrolled, &asked));
         }
         let message = wrong.map(|(_, message)| message);
-        let page = page::factor(&asked, message, (enrolled.app, ceremony.as_ref()));
+        let page = page::factor(&asked, message, (app, ceremony.as_ref()));
         Ok(match wrong {
             None => shown(page),
             Some((detail, _)) => wrong_with(detail, page),
@@ -315,7 +320,8 @@ impl Portal {
         let (verdict, message) = if let Some(shown) = fields::Shown::read(form)? {
             // Whatever comes of it: a challenge counts once.
             let now = clock::unix_seconds();
-            let challenge = self.factor.session.take_asked(&visitor.id, now);
+            let session = &self.factor.session;
+            let challenge = session.take_asked(&visitor.id, &shown.client, now);
             let look = move || {
                 let answer = Assertion {
                     credential: &shown.credential,
@@ -343,12 +349,17 @@ impl Portal {
             Verdict::Right(proven) => {
                 // Not the time at which the request came: other tries may have been before it.
                 let now = clock::unix_seconds();
+                let proven = Factor {
+                    enrols: visitor.target == own_space::ENROL,
+                    ..proven
+                };
                 let Some(field) = self.factor.session.prove(&visitor.id, proven, now) else {
                     return ended();
                 };
                 exchange.own_cookie = Some(Box::new(field));
                 back(&visitor.target)
             }
+            Verdict::Enrolled => back(&visitor.target),
             Verdict::Wrong(detail) => {
                 let refusal = Refusal::new(Stage::Mfa, Reason::SecondFactorWrong);
                 refusal.detail(detail).into()
@@ -375,16 +386,23 @@ impl Visitor {
         page::Asked {
             subject: &self.caller.owner.subject,
             sealed: &self.sealed,
+            wants_passkey: self.wants_passkey,
         }
     }
 }
 
-/// Where the page is, in the form in which browsers name an origin (RFC 6454 §6.2).
-fn origin_of(exchange: &Exchange) -> String {
-    let authority = exchange.authority();
-    match authority.port() {
-        None | Some(443) => format!("https://{}", authority.host()),
-        Some(port) => format!("https://{}:{port}", authority.host()),
+/// The account has nothing that could be shown on this page.
+fn nothing_fits(enrolled: &Enrolled, asked: &page::Asked<'_>) -> Halt {
+    let refusal = Refusal::new(Stage::Mfa, Reason::SecondFactorUnknown);
+    let invite = |why| page::invitation(asked, (why, None));
+    match (enrolled.passkeys.is_empty(), enrolled.app) {
+        (true, false) => refusal.page(invite(page::NONE_YET)).into(),
+        (true, true) => {
+            let page = invite(page::APP_ALONE);
+            refusal.detail("passkey-wanted").page(page).into()
+        }
+        // Enrolled for other origins than this one.
+        (false, _) => refusal.detail("other-origin").into(),
     }
 }
 
@@ -394,31 +412,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         tracing::error!(%error, "a look at an account was broken off");
         unavailable()
     })
-}
-
-/// A form of another origin's page is not what a person here has sent. A client that is no browser says nothing of origins.
-fn is_of_this_origin(exchange: &Exchange) -> Result<(), Halt> {
-    let (headers, scheme) = (exchange.headers(), exchange.scheme());
-    let sign = match fetch_metadata::source(headers, scheme, exchange.authority()) {
-        Source::Own | Source::Person | Source::Unsaid => return Ok(()),
-        Source::Foreign(foreign) => foreign.sign.as_str(),
-        Source::Ambiguous => "ambiguous",
-    };
-    let refusal = Refusal::new(Stage::Csrf, Reason::Csrf);
-    Err(refusal.detail(sign).into())
-}
-
-fn is_form(exchange: &Exchange) -> Result<(), Halt> {
-    let kind = exchange.headers().get(CONTENT_TYPE);
-    let essence = kind.and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    let is = essence.is_some_and(|essence| {
-        essence
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-    });
-    if is {
-        Ok(())
-    } else {
-        Err(invalid("content-type"))
-    }
 }

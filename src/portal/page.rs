@@ -16,6 +16,15 @@ pub(super) const WRONG_PASSKEY: &str = "That passkey did not do. Try once more."
 pub(super) const WRONG_INVITATION: &str =
     "That invitation does not count: it is not right, was used, or is too old.";
 
+/// Why an invitation is asked for: the account has nothing.
+pub(super) const NONE_YET: &str = "<p>No second factor is enrolled for the account ";
+/// The route wants another factor than what the account has.
+pub(super) const APP_ALONE: &str = "<p>This part of the site wants a passkey. A code of the authenticator app is not enough, and \
+    nothing else is enrolled for the account ";
+/// Something is to be enrolled.
+pub(super) const ONE_MORE: &str =
+    "<p>It takes an invitation to enrol a second factor for the account ";
+
 /// The looks of the pages.
 pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark}\n\
@@ -36,8 +45,10 @@ input:focus-visible,button:focus-visible{outline:3px solid #2563eb;outline-offse
 pub(super) struct Asked<'a> {
     /// Whose account it is.
     pub(super) subject: &'a str,
-    /// The way back, as it came.
+    /// The way back.
     pub(super) sealed: &'a str,
+    /// Whether a code would not do there.
+    pub(super) wants_passkey: bool,
 }
 
 /// What an authenticator is asked.
@@ -49,7 +60,7 @@ pub(super) struct Ceremony<'a> {
     /// The ids of the passkeys that the account has.
     pub(super) passkeys: &'a [Box<[u8]>],
     /// Where a new one is to be made: what the authenticator calls the account, and the name of the service.
-    pub(super) new: Option<(&'a [u8], &'a str)>,
+    pub(super) new: Option<(&'a str, &'a str)>,
 }
 
 /// What somebody may enrol.
@@ -95,14 +106,10 @@ pub(super) fn factor(
     html.end()
 }
 
-/// The page that asks for an invitation.
-pub(super) fn invitation(asked: &Asked<'_>, message: Option<&str>) -> Bytes {
+/// The page that asks for an invitation: why, and a word about the one before.
+pub(super) fn invitation(asked: &Asked<'_>, (why, message): (&'static str, Option<&str>)) -> Bytes {
     let mut html = Html::page("Enrol a second factor");
-    html.about(
-        "<p>No second factor is enrolled for the account ",
-        asked,
-        message,
-    );
+    html.about(why, asked, message);
     html.form(own_space::ENROL, asked);
     html.raw(
         "<label for=\"invitation\">Invitation, as the operator gave it to you</label>\n\
@@ -211,6 +218,9 @@ impl Html {
         self.raw(page);
         self.raw("?rt=");
         self.text(asked.sealed);
+        if asked.wants_passkey && page == own_space::MFA {
+            self.text(own_space::WANTS_PASSKEY);
+        }
     }
 
     /// The start of a form that the script fills and shows.
@@ -232,7 +242,7 @@ impl Html {
         if let Some((user, service)) = ceremony.new {
             let algorithms = ALGORITHMS.map(|algorithm| algorithm.to_string());
             self.data("algorithms", &algorithms.join(" "));
-            self.data("user", &URL_SAFE_NO_PAD.encode(user));
+            self.data("user", user);
             self.data("service", service);
             self.data("name", asked.subject);
         }
@@ -322,7 +332,7 @@ fn is_unseen(sign: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, Ceremony, Offer, WRONG, factor, invitation, offer};
+    use super::{Asked, Ceremony, NONE_YET, Offer, WRONG, factor, invitation, offer};
     use crate::identity::webauthn::{RelyingParty, Verification};
 
     fn code_form(asked: &Asked<'_>, message: Option<&str>) -> bytes::Bytes {
@@ -335,6 +345,7 @@ mod tests {
             &Asked {
                 subject: "<script>alert('1')</script>\"&\u{202e}\u{0}x",
                 sealed: "\"><img src=x>",
+                wants_passkey: false,
             },
             Some(WRONG),
         );
@@ -351,6 +362,7 @@ mod tests {
         let asked = Asked {
             subject: "alice",
             sealed: "abc",
+            wants_passkey: false,
         };
         let plain = code_form(&asked, None);
         let plain = std::str::from_utf8(&plain).unwrap();
@@ -378,6 +390,7 @@ mod tests {
         let asked = Asked {
             subject: evil,
             sealed: evil,
+            wants_passkey: true,
         };
         let party = RelyingParty::new("app.example", Box::default(), Verification::Required);
         let ids = [Box::from([1, 2, 3])];
@@ -389,13 +402,13 @@ mod tests {
         };
         let offered = Offer {
             invitation: Some(evil),
-            passkey: Some(ceremony(Some((b"user", evil)))),
+            passkey: Some(ceremony(Some((evil, evil)))),
             app: Some((evil, evil, evil)),
             passkeys: 1,
         };
         for page in [
             factor(&asked, Some(evil), (true, Some(&ceremony(None)))),
-            invitation(&asked, Some(evil)),
+            invitation(&asked, (NONE_YET, Some(evil))),
             offer(&asked, Some(evil), &offered),
         ] {
             let page = std::str::from_utf8(&page).unwrap();
@@ -412,6 +425,7 @@ mod tests {
         let asked = Asked {
             subject: "alice",
             sealed: "abc",
+            wants_passkey: false,
         };
         let page = code_form(&asked, None);
         assert!(!std::str::from_utf8(&page).unwrap().contains("<script"));

@@ -22,6 +22,8 @@ use crate::{crypto::rng, exchange::principal::Principal};
 pub const PENDING: usize = 4;
 /// Proven ones.
 pub const PROVEN: usize = 12;
+/// What authenticators may be asked at the same time in one session.
+const ASKED: usize = 4;
 
 /// How often the time of the last use is moved at the most, in seconds.
 const MOVE: u64 = 60;
@@ -97,6 +99,8 @@ pub struct Factor {
     pub at: u64,
     /// The mark of the account in which it was enrolled: with another one it counts no more.
     pub mark: Arc<str>,
+    /// Whether it was shown for the very purpose of enrolling one more.
+    pub enrols: bool,
 }
 
 /// What is known of a session.
@@ -110,8 +114,8 @@ pub struct Session {
     pub used: u64,
     /// The factor that was proven in it; none yet in a pending one.
     pub factor: Option<Factor>,
-    /// What an authenticator was asked last in it, and the Unix second from which on an answer is too late.
-    asked: Option<([u8; 32], u64)>,
+    /// What authenticators were asked in it, oldest first, each with the Unix second from which on an answer is too late.
+    asked: Vec<([u8; 32], u64)>,
     /// When it was looked whether that is still enrolled.
     looked: u64,
 }
@@ -217,7 +221,7 @@ impl Sessions {
             made: now,
             used: now,
             factor: None,
-            asked: None,
+            asked: Vec::new(),
             looked: 0,
         };
         Ok(memory.enter(session))
@@ -285,22 +289,35 @@ impl Sessions {
             made: now,
             used: now,
             factor: Some(factor),
-            asked: None,
+            asked: Vec::new(),
             looked: 0,
             ..session
         }))
     }
 
-    /// Keeps what an authenticator is asked in a session until the Unix second `until`, in place of what it was asked
-    /// before. `None` when the session is over.
+    /// Keeps what an authenticator is asked in a session until the Unix second `until`, beside the last few that it was asked
+    /// before: pages that are open side by side. `None` when the session is over.
     pub fn ask(&self, id: &Id, challenge: [u8; 32], until: u64) -> Option<()> {
-        self.lock().sessions.get_mut(id)?.asked = Some((challenge, until));
+        let mut memory = self.lock();
+        let asked = &mut memory.sessions.get_mut(id)?.asked;
+        if asked.len() >= ASKED {
+            asked.remove(0);
+        }
+        asked.push((challenge, until));
         Some(())
     }
 
-    /// What an authenticator was asked last, where it is not too late to answer; it is forgotten by this.
-    pub fn take_asked(&self, id: &Id, now: u64) -> Option<[u8; 32]> {
-        let (challenge, until) = self.lock().sessions.get_mut(id)?.asked.take()?;
+    /// The one that an answer is about, of what authenticators were asked, where it is not too late; it is forgotten by this.
+    pub fn take_asked(
+        &self,
+        id: &Id,
+        is_about: impl Fn(&[u8; 32]) -> bool,
+        now: u64,
+    ) -> Option<[u8; 32]> {
+        let mut memory = self.lock();
+        let asked = &mut memory.sessions.get_mut(id)?.asked;
+        let at = asked.iter().position(|(asked, _)| is_about(asked))?;
+        let (challenge, until) = asked.remove(at);
         (now < until).then_some(challenge)
     }
 
@@ -430,6 +447,7 @@ mod tests {
             methods: &["otp"],
             at,
             mark: "m".into(),
+            enrols: false,
         }
     }
 
@@ -614,20 +632,25 @@ mod tests {
     fn b34_what_an_authenticator_is_asked_counts_once_and_for_a_while() {
         let sessions = Sessions::default();
         let id = sessions.begin(&owner("alice"), NOW, &RULES).unwrap();
-        assert_eq!(sessions.take_asked(&id, NOW), None);
-        assert_eq!(sessions.ask(&id, [1; 32], NOW + 300), Some(()));
-        assert_eq!(sessions.take_asked(&id, NOW + 299), Some([1; 32]));
-        assert_eq!(sessions.take_asked(&id, NOW), None, "once");
-        sessions.ask(&id, [2; 32], NOW + 300);
-        assert_eq!(sessions.take_asked(&id, NOW + 300), None, "too late");
-        sessions.ask(&id, [3; 32], NOW + 300);
-        sessions.ask(&id, [4; 32], NOW + 300);
-        assert_eq!(sessions.take_asked(&id, NOW), Some([4; 32]), "the last one");
-        sessions.ask(&id, [5; 32], NOW + 300);
+        let ask = |number: u8| sessions.ask(&id, [number; 32], NOW + 300);
+        let take =
+            |id: &Id, number: u8, now| sessions.take_asked(id, |asked| *asked == [number; 32], now);
+        assert_eq!(take(&id, 1, NOW), None);
+        assert_eq!(ask(1), Some(()));
+        assert_eq!(take(&id, 1, NOW + 299), Some([1; 32]));
+        assert_eq!(take(&id, 1, NOW), None, "once");
+        ask(2);
+        assert_eq!(take(&id, 2, NOW + 300), None, "too late");
+        for number in 3..=7 {
+            ask(number);
+        }
+        assert_eq!(take(&id, 3, NOW), None, "four others came after it");
+        assert_eq!(take(&id, 4, NOW), Some([4; 32]), "the oldest of four");
+        assert_eq!(take(&id, 7, NOW), Some([7; 32]));
         let other = sessions.begin(&owner("alice"), NOW, &RULES).unwrap();
-        assert_eq!(sessions.take_asked(&other, NOW), None, "of another session");
+        assert_eq!(take(&other, 5, NOW), None, "of another session");
         let new = sessions.prove(&id, otp(NOW), (NOW, &RULES)).unwrap();
-        assert_eq!(sessions.take_asked(&new, NOW), None, "of before");
+        assert_eq!(take(&new, 5, NOW), None, "of before");
         assert_eq!(sessions.ask(&id, [6; 32], NOW + 300), None, "over");
     }
 }

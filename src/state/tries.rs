@@ -58,6 +58,8 @@ const TURNS: usize = 64;
 pub enum Outcome {
     /// The factor was proven.
     Right,
+    /// A factor was enrolled.
+    Enrolled,
     /// It was not.
     Wrong,
     /// It was, with what was used before.
@@ -72,8 +74,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Right,
+        Self::Enrolled,
         Self::Wrong,
         Self::Again,
         Self::Unenrolled,
@@ -85,6 +88,7 @@ impl Outcome {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Right => "right",
+            Self::Enrolled => "enrolled",
             Self::Wrong => "wrong",
             Self::Again => "again",
             Self::Unenrolled => "unenrolled",
@@ -306,6 +310,6 @@ mod tests {
     fn outcomes_are_counted() {
         let tries = Tries::default();
         tries.count(Outcome::Again);
-        assert_eq!(tries.outcomes()[2], ("again", 1));
+        assert_eq!(tries.outcomes()[3], ("again", 1));
     }
 }

@@ -6,6 +6,10 @@
 pub const SPACE: &str = "/.portcullis";
 /// The page that asks for a second factor.
 pub const MFA: &str = "/.portcullis/mfa";
+/// What is added to the query of that page where a code would not do.
+pub const WANTS_PASSKEY: &str = "&want=passkey";
+/// The value in it.
+pub const PASSKEY: &str = "passkey";
 /// The page on which a factor is enrolled.
 pub const ENROL: &str = "/.portcullis/enrol";
 /// What speaks with authenticators on these pages.

@@ -10,7 +10,7 @@ use crate::harness::gate::request;
 use crate::harness::openssl::Authority;
 use crate::harness::origin::answer;
 use crate::harness::python::{python, run_json};
-use crate::harness::second_factor::{App, Browser, KEY, OPENS, Scene, Words};
+use crate::harness::second_factor::{App, Browser, KEY, OPENS, SENDS, Scene, Words};
 use crate::harness::{Client, Gate, Issuer, Mint, Origin, Response, TlsOptions};
 
 /// What a script of the page says.
@@ -151,7 +151,7 @@ fn b33_a_right_code_leads_back_in_a_session_of_a_new_name() {
     expect_guarded(&shown);
     let html = shown.text();
     assert!(html.contains("autocomplete=\"one-time-code\""), "{html}");
-    assert!(html.contains(&format!("action=\"{page}\"")), "{html}");
+    assert!(html.contains("action=\"/.portcullis/mfa?rt="), "{html}");
     assert!(html.contains("alice"), "{html}");
     let code = app.code(0);
     let answer = browser.types(&scene.gate, &page, &code);
@@ -954,9 +954,8 @@ fn b33_a_client_certificate_is_the_first_factor() {
         ("Cookie", cookie.as_str()),
         ("Content-Type", "application/x-www-form-urlencoded"),
         ("Content-Length", "11"),
-        ("Sec-Fetch-Site", "same-origin"),
-        ("Origin", "https://app.example"),
     ];
+    let fields = [&SENDS[..], &fields].concat();
     let back = ask("POST", &page, &fields, &form);
     back.expect(303);
     let cookie = cookie_of(&back);

@@ -11,7 +11,7 @@ use crate::harness::eventually::{eventually, eventually_pause};
 use crate::harness::gate::PUBLIC;
 use crate::harness::origin::answer;
 use crate::harness::python::{python, run_json};
-use crate::harness::second_factor::{App, Browser, KEY, OPENS, Scene, Words};
+use crate::harness::second_factor::{App, Browser, KEY, OPENS, SENDS, Scene, Words};
 use crate::harness::{Gate, Mint, Origin, Response};
 
 /// What a script of the page says.
@@ -210,12 +210,8 @@ fn b32_no_way_back_is_so_long_that_its_form_is_refused() {
     let referrer = format!("https://app.example{page}");
     let form = format!("code={}", app.code(0));
     let token = "t".repeat(4096);
-    let fields = [
-        ("Origin", "https://app.example"),
-        ("Sec-Fetch-Site", "same-origin"),
-        ("Referer", &referrer),
-        ("Authorization", &token),
-    ];
+    let own = [("Referer", referrer.as_str()), ("Authorization", &token)];
+    let fields = [&SENDS[..], &own].concat();
     let back = alice.sends(&scene.gate, (&page, &form), &fields);
     back.expect(303);
     assert_eq!(back.header("location"), Some(&*target));

@@ -1,4 +1,4 @@
-//! Invitations: a code that lets an account without a factor enrol one in its browser, once and for a day.
+//! Invitations: a code that lets an account enrol a factor in its browser, its first one or one more, once and for a day.
 //!
 //! Only its hash is kept, sealed until it ends: whoever may write the folder cannot invite.
 
@@ -9,7 +9,11 @@ use zeroize::Zeroizing;
 
 use super::{Account, AccountError, Accounts, purpose};
 use crate::{
-    crypto::{digest::sha256, rng, seal::Unopened},
+    crypto::{
+        digest::{Sha256, sha256},
+        rng,
+        seal::Unopened,
+    },
     identity::totp::base32,
 };
 
@@ -21,47 +25,99 @@ const CODE_BYTES: usize = 16;
 /// More than any code has, spaces included.
 const LONGEST: usize = 128;
 
+/// What is kept of an invitation.
+pub struct Invitation {
+    /// The hash of its code.
+    pub hash: Sha256,
+    /// The Unix second from which on it does not count.
+    pub until: u64,
+    /// Whether the account had a factor when it was invited to one more.
+    adds: bool,
+}
+
+impl Invitation {
+    fn read(content: &[u8]) -> Option<Self> {
+        let (hash, rest) = content.split_first_chunk::<32>()?;
+        let (until, adds) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            hash: *hash,
+            until: u64::from_be_bytes(*until),
+            adds: *adds == [1],
+        })
+    }
+
+    /// An account that was to get its first factor may have got one since, by another way.
+    fn fits(&self, account: &Account) -> bool {
+        self.adds || !account.is_enrolled()
+    }
+}
+
 impl Accounts {
-    /// Invites the account at `now` (Unix seconds), in place of any invitation of before. Gives the code, which is told
-    /// nowhere else: 26 letters and digits in groups.
+    /// Invites the account at `now` (Unix seconds), in place of any invitation of before: to a first factor, or to one more
+    /// where it has one. Gives the code, which is told nowhere else: 26 letters and digits in groups.
     pub fn invite(&self, account: &mut Account, now: u64) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; CODE_BYTES]);
         rng::fill(&mut *bytes);
         let code = base32(&*bytes);
-        let until = now.saturating_add(INVITATION.as_secs());
-        let hash = sha256(code.as_bytes());
-        account.invitation = Some(
-            self.seal
-                .seal(&purpose("invitation", account), until, &hash),
-        );
+        let invitation = Invitation {
+            hash: sha256(code.as_bytes()),
+            until: now.saturating_add(INVITATION.as_secs()),
+            adds: account.is_enrolled(),
+        };
+        account.invitation = Some(self.sealed(account, &invitation));
         grouped(&code)
     }
 
-    /// Whether this is the code of the account's invitation, and it still counts: the account has no factor, and the day is
-    /// not over. Capitals, spaces and hyphens do not matter.
+    /// The account's invitation, where this is its code and it still counts: the day is not over, and the account has no factor
+    /// or had one when it was invited. Capitals, spaces and hyphens do not matter.
     ///
     /// # Errors
     /// [`AccountError::Sealed`].
-    pub fn is_invited(
+    pub fn invited(
         &self,
         account: &Account,
         code: &str,
         now: u64,
-    ) -> Result<bool, AccountError> {
-        let Some(sealed) = account
-            .invitation
-            .as_ref()
-            .filter(|_| !account.is_enrolled())
-        else {
-            return Ok(false);
+    ) -> Result<Option<Invitation>, AccountError> {
+        let invitation = self.invitation(account, now)?;
+        Ok(invitation.filter(|invitation| {
+            let hash = sha256(plain(code).as_bytes());
+            invitation.fits(account)
+                && code.len() <= LONGEST
+                && bool::from(invitation.hash.ct_eq(&hash))
+        }))
+    }
+
+    /// Whether an invitation would add something to what the account has. One that does not open adds nothing.
+    pub fn may_be_added_to(&self, account: &Account, now: u64) -> bool {
+        let invitation = self.invitation(account, now).ok().flatten();
+        invitation.is_some_and(|invitation| invitation.adds)
+    }
+
+    /// Seals the invitation with the newest key; one that is over goes. What does not open stays as it is.
+    pub(super) fn renew_invitation(&self, account: &mut Account, now: u64) {
+        if let Ok(invitation) = self.invitation(account, now) {
+            account.invitation = invitation.map(|invitation| self.sealed(account, &invitation));
+        }
+    }
+
+    /// What was sealed; `None` where nothing was, or the time is over.
+    fn invitation(&self, account: &Account, now: u64) -> Result<Option<Invitation>, AccountError> {
+        let Some(sealed) = &account.invitation else {
+            return Ok(None);
         };
         match self.seal.open(&purpose("invitation", account), sealed, now) {
-            Ok(hash) => Ok(
-                code.len() <= LONGEST && bool::from(hash.ct_eq(&sha256(plain(code).as_bytes())))
-            ),
-            Err(Unopened::Expired) => Ok(false),
+            Ok(opened) => Ok(Invitation::read(&opened)),
+            Err(Unopened::Expired) => Ok(None),
             Err(why) => Err(why.into()),
         }
+    }
+
+    fn sealed(&self, account: &Account, invitation: &Invitation) -> String {
+        let Invitation { hash, until, adds } = invitation;
+        let content = [&hash[..], &until.to_be_bytes(), &[u8::from(*adds)]].concat();
+        self.seal
+            .seal(&purpose("invitation", account), *until, &content)
     }
 
     /// States that the invitation was used.
@@ -112,8 +168,9 @@ mod tests {
         let (accounts, mut alice) = desk();
         let code = accounts.invite(&mut alice, NOW);
         assert_eq!(code.len(), 26 + 6);
-        let counts =
-            |account: &Account, code: &str, now| accounts.is_invited(account, code, now).unwrap();
+        let counts = |account: &Account, code: &str, now| {
+            accounts.invited(account, code, now).unwrap().is_some()
+        };
         for good in [
             code.to_string(),
             code.to_lowercase(),
@@ -146,8 +203,8 @@ mod tests {
         let old = accounts.invite(&mut alice, NOW);
         let new = accounts.invite(&mut alice, NOW);
         assert_ne!(old, new);
-        assert!(!accounts.is_invited(&alice, &old, NOW).unwrap());
-        assert!(accounts.is_invited(&alice, &new, NOW).unwrap());
+        assert!(accounts.invited(&alice, &old, NOW).unwrap().is_none());
+        assert!(accounts.invited(&alice, &new, NOW).unwrap().is_some());
     }
 
     #[test]
@@ -156,10 +213,43 @@ mod tests {
         let code = accounts.invite(&mut alice, NOW);
         let mut bob = account("bob");
         bob.invitation = alice.invitation;
-        let refused = accounts.is_invited(&bob, &code, NOW);
+        let refused = accounts.invited(&bob, &code, NOW);
         assert!(matches!(
             refused,
             Err(AccountError::Sealed(Unopened::Forged))
         ));
+    }
+
+    #[test]
+    fn b34_an_invitation_counts_for_what_it_was_given_for() {
+        let (accounts, mut alice) = desk();
+        let counts = |account: &Account, code: &str| {
+            let invited = accounts.invited(account, code, NOW).unwrap();
+            invited.is_some()
+        };
+        let first = accounts.invite(&mut alice, NOW);
+        let secret = crate::crypto::secret::Secret::new(b"12345678901234567890".to_vec());
+        accounts.put_totp(&mut alice, &secret, (0, 0));
+        assert!(!counts(&alice, &first), "it has got a factor since");
+        assert!(!accounts.may_be_added_to(&alice, NOW));
+        let more = accounts.invite(&mut alice, NOW);
+        assert!(counts(&alice, &more));
+        assert!(accounts.may_be_added_to(&alice, NOW));
+    }
+
+    #[test]
+    fn b37_an_invitation_is_sealed_anew_and_ends_when_it_did() {
+        let (old, new) = (&[7; 32], &[8; 32]);
+        let rotated = Accounts::new("none".into(), Arc::new(Seal::new([new, old])));
+        let later = Accounts::new("none".into(), Arc::new(Seal::new([new])));
+        let (accounts, mut alice) = desk();
+        let code = accounts.invite(&mut alice, NOW);
+        assert!(later.invited(&alice, &code, NOW).is_err());
+        rotated.renew_invitation(&mut alice, NOW);
+        let counts = |now| later.invited(&alice, &code, now).unwrap().is_some();
+        assert!(counts(NOW + 86_399));
+        assert!(!counts(NOW + 86_400));
+        later.renew_invitation(&mut alice, NOW + 86_400);
+        assert_eq!(alice.invitation, None);
     }
 }

@@ -1,15 +1,14 @@
 //! Passkeys as second factor, and what somebody enrols in the browser: a passkey, or an authenticator app.
 //!
-//! An account without a factor needs an invitation for it, one with a factor must have shown it just now.
+//! It takes an invitation, which proves with what is enrolled by it; or a passkey of the account that was shown just now for that
+//! very purpose, and then the session stays as it is. A code of an app enrols nothing: people type it into forged pages too, and
+//! it must not become something that asks for more than a code.
 
 use super::{Caller, Found, METHODS, SecondFactor, Verdict};
 use crate::{
-    crypto::{
-        digest::{Sha256, sha256_of},
-        secret::Secret,
-    },
+    crypto::{digest::sha256_of, secret::Secret},
     identity::{
-        account::{Account, AccountError, Accounts, MOST_PASSKEYS, name_of},
+        account::{Account, AccountError, Accounts, Invitation, MOST_PASSKEYS, name_of},
         totp::{self, Code},
         webauthn::{Assertion, Challenge, Passkey, Registration, RelyingParty, WebauthnError},
     },
@@ -25,6 +24,9 @@ use crate::{
 /// only attestation could tell, which is not asked for.
 pub const PASSKEY_METHODS: &[&str] = &["pop", "user"];
 
+/// How lately a passkey must have been shown for one more factor to be enrolled, in seconds.
+const LATELY: u64 = 300;
+
 /// What the account of somebody has, as far as a page shows it.
 #[derive(Clone, Debug, Default)]
 pub struct Enrolled {
@@ -32,6 +34,17 @@ pub struct Enrolled {
     pub app: bool,
     /// The ids of its passkeys.
     pub passkeys: Vec<Box<[u8]>>,
+    /// What authenticators call it.
+    pub handle: Box<str>,
+    /// Whether it is invited to enrol one more beside what it has.
+    pub invited: bool,
+}
+
+impl Enrolled {
+    /// Whether it has a factor.
+    pub fn any(&self) -> bool {
+        self.app || !self.passkeys.is_empty()
+    }
 }
 
 /// What somebody enrols.
@@ -52,9 +65,37 @@ pub enum Right<'a> {
     Factor(&'a Factor),
 }
 
-/// What an authenticator calls the account: not its name, and not that of its file.
-pub fn handle_of(owner: &Owner) -> Sha256 {
-    sha256_of(&[b"passkey user ", &name_of(owner)])
+impl Enrolment<'_> {
+    /// The word for the log.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::App(..) => "app",
+            Self::Passkey(..) => "passkey",
+        }
+    }
+}
+
+impl Right<'_> {
+    /// The word for the log.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Invitation(_) => "invitation",
+            Self::Factor(_) => "factor",
+        }
+    }
+}
+
+/// What lets somebody enrol.
+enum Grant {
+    /// An invitation, which is used up by it.
+    Invited(Invitation),
+    /// What was shown.
+    Shown,
+}
+
+/// Whether somebody who has shown this may enrol one more at `now` (Unix seconds): a passkey, just now, for that very purpose.
+pub fn adds(shown: &Factor, now: u64) -> bool {
+    shown.enrols && shown.methods.contains(&"pop") && now.saturating_sub(shown.at) <= LATELY
 }
 
 impl SecondFactor {
@@ -82,6 +123,10 @@ impl SecondFactor {
         Ok(Enrolled {
             app: account.totp.is_some(),
             passkeys: passkeys.map(|passkey| passkey.id).collect(),
+            handle: account.handle().into(),
+            invited: self
+                .accounts
+                .may_be_added_to(&account, clock::unix_seconds()),
         })
     }
 
@@ -99,9 +144,9 @@ impl SecondFactor {
             let mut passkeys = self.accounts.passkeys(&account)?;
             if let Err(why) = self.shows_one_of(&mut passkeys, challenge, shown) {
                 if why == WebauthnError::Counter {
-                    let subject = &*caller.owner.subject;
+                    let Owner { issuer, subject } = &caller.owner;
                     tracing::warn!(
-                        subject,
+                        %issuer, %subject,
                         "a passkey may have been copied: its counter went back"
                     );
                 }
@@ -131,11 +176,11 @@ impl SecondFactor {
 
     /// Looks at the code of an invitation; it still counts afterwards.
     pub fn check_invitation(&self, caller: &Caller, code: &str) -> Verdict {
-        self.attempt(caller, |account, _| {
-            let invited = self
-                .accounts
-                .is_invited(&account, code, clock::unix_seconds())?;
-            Ok(if invited {
+        self.attempt(caller, |account, turn| {
+            let now = clock::unix_seconds();
+            let invited = self.accounts.invited(&account, code, now)?;
+            let counts = invited.is_some_and(|invited| !turn.is_spent(&invited.hash, now));
+            Ok(if counts {
                 Found::Invited
             } else {
                 Found::Wrong("invitation")
@@ -143,12 +188,12 @@ impl SecondFactor {
         })
     }
 
-    /// Enrols something, which has been shown by that.
+    /// Enrols something. Whoever does so by an invitation has shown it by that.
     pub fn enrol(&self, caller: &Caller, right: &Right<'_>, new: &Enrolment<'_>) -> Verdict {
-        self.attempt(caller, |mut account, turn| {
-            if !self.may_enrol(&account, right)? {
+        let verdict = self.attempt(caller, |mut account, turn| {
+            let Some(grant) = self.grant(&account, right)? else {
                 return Ok(Found::Wrong("invitation"));
-            }
+            };
             let put = match new {
                 Enrolment::App(secret, code) => {
                     self.put_app(&mut account, (secret, *code), (caller, turn))
@@ -158,23 +203,30 @@ impl SecondFactor {
                 }
             };
             Ok(match put {
-                Ok(methods) => {
-                    Accounts::end_invitation(&mut account);
-                    Found::Right(Box::new(account), methods)
-                }
+                Ok(methods) => spend(&grant, turn, (account, methods)),
                 Err(why) => Found::Wrong(why),
             })
-        })
+        });
+        if matches!(verdict, Verdict::Right(_) | Verdict::Enrolled) {
+            let Owner { issuer, subject } = &caller.owner;
+            let (kind, right) = (new.kind(), right.word());
+            tracing::info!(%issuer, %subject, kind, right, "a second factor was enrolled");
+        }
+        verdict
     }
 
-    fn may_enrol(&self, account: &Account, right: &Right<'_>) -> Result<bool, AccountError> {
-        match right {
+    fn grant(&self, account: &Account, right: &Right<'_>) -> Result<Option<Grant>, AccountError> {
+        Ok(match right {
             Right::Invitation(code) => {
                 let now = clock::unix_seconds();
-                self.accounts.is_invited(account, code, now)
+                let invited = self.accounts.invited(account, code, now)?;
+                invited.map(Grant::Invited)
             }
-            Right::Factor(shown) => Ok(account.is_enrolled() && *account.mark() == *shown.mark),
-        }
+            Right::Factor(shown) => {
+                let stands = account.is_enrolled() && *account.mark() == *shown.mark;
+                (stands && adds(shown, clock::unix_seconds())).then_some(Grant::Shown)
+            }
+        })
     }
 
     fn put_app(
@@ -225,4 +277,21 @@ impl SecondFactor {
         self.accounts.put_passkeys(account, &passkeys);
         Ok(Ok(PASSKEY_METHODS))
     }
+}
+
+/// Uses up what let somebody enrol. The memory counts beside the file, which somebody may have put back to what it was.
+fn spend(
+    grant: &Grant,
+    turn: &Turn<'_>,
+    (mut account, methods): (Account, &'static [&'static str]),
+) -> Found {
+    let Grant::Invited(invitation) = grant else {
+        return Found::Enrolled(Box::new(account), None);
+    };
+    let now = clock::unix_seconds();
+    if turn.spend(&invitation.hash, invitation.until, now) != Seen::Fresh {
+        return Found::Wrong("invitation");
+    }
+    Accounts::end_invitation(&mut account);
+    Found::Enrolled(Box::new(account), Some(methods))
 }
