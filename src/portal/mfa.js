@@ -46,8 +46,16 @@
 
   const ceremonies = { prove, make };
 
-  if (!window.PublicKeyCredential) return;
-  for (const form of document.querySelectorAll("form[data-passkey]")) {
+  const forms = document.querySelectorAll("form[data-passkey]");
+  if (!window.PublicKeyCredential) {
+    for (const form of forms) {
+      const sorry = document.createElement("p");
+      sorry.textContent = "This browser has no passkeys. Try another one.";
+      form.before(sorry);
+    }
+    return;
+  }
+  for (const form of forms) {
     const message = form.querySelector("[role=alert]");
     const button = form.querySelector("button");
     form.addEventListener("submit", async (event) => {

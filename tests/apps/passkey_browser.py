@@ -2,7 +2,7 @@
 
 `passkey_browser.py INSTRUCTIONS`, JSON: `url` of the page that wants the factor, `token` that the browser brings, `invitation`.
 The authenticator is the virtual one of the DevTools protocol, all else is what a person's browser does. Prints JSON: the text of
-the page after each of the two walks, and what the authenticator has counted.
+the page after each of the walks, and that of a browser without passkeys, and what the authenticator has counted.
 """
 
 import asyncio
@@ -95,7 +95,13 @@ async def walk(socket, given):
     await second.until("document.body.textContent.includes('paid')")
     shown = await second.ask("document.body.textContent")
     (used,) = await credentials(second)
-    return {"enrolled": enrolled, "shown": shown, "counters": [made["signCount"], used["signCount"]]}
+
+    third = await open_page(socket, given["token"])
+    await third.call("Page.addScriptToEvaluateOnNewDocument", source="delete window.PublicKeyCredential")
+    await third.call("Page.navigate", url=given["url"])
+    await third.until("document.body && document.body.textContent.includes('This browser')")
+    without = await third.ask("document.body.textContent")
+    return {"without": without, "enrolled": enrolled, "shown": shown, "counters": [made["signCount"], used["signCount"]]}
 
 
 async def main(given):

@@ -982,6 +982,8 @@ fn b34_a_real_browser_makes_a_passkey_and_shows_it() {
         let text = told[walk].as_str().expect("a text");
         assert!(text.contains("paid"), "{walk}: {told}");
     }
+    let text = told["without"].as_str().expect("a text");
+    assert!(text.contains("This browser has no passkeys"), "{told}");
     let name = "portcullis_second_factor_tries_total";
     // The invitation, and what was shown; beside what was made.
     for (outcome, count) in [("right", 2.0), ("enrolled", 1.0)] {
