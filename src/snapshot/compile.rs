@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Snapshot, api_keys, client_certificates, document, identity, issuers, routes,
+    Snapshot, api_keys, client_certificates, document, identity, issuers, passkeys, routes,
     routes::Parts,
     second_factor,
     server::{self, Limits},
@@ -117,6 +117,7 @@ pub fn compile(loaded: &Loaded, problems: &Problems, survivors: &Survivors) -> O
         listener: listener(&server.limits),
     };
     let routes = routes::compile(&root, &parts);
+    passkeys::warn_of_strangers(&root, factor.as_deref(), &routes);
     let tls = tls::compile(&root, &routes.hosts, survivors);
     let metadata = MetadataBook::of(routes.routes.iter().map(|route| &*route.policies), problems);
     if problems.has_errors() {

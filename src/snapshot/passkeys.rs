@@ -2,9 +2,13 @@
 //!
 //! Whether the name is one under which the public registers names is for the browser to say, which knows the list of them.
 
+use super::routes::Routes;
 use crate::{
     config::{Key, Kind, Origin, Reader},
-    identity::webauthn::{RelyingParty, Verification},
+    identity::{
+        second_factor::SecondFactor,
+        webauthn::{RelyingParty, Verification},
+    },
 };
 
 /// The words of `user_verification`.
@@ -110,6 +114,27 @@ fn origins(mfa: &Reader<'_>, id: &str) -> Option<Box<[Box<str>]>> {
             .map(|origin| origin.as_str().into())
             .collect(),
     )
+}
+
+/// Tells of origins whose host no route is for: nobody could ask for a passkey there.
+pub(super) fn warn_of_strangers(root: &Reader<'_>, factor: Option<&SecondFactor>, routes: &Routes) {
+    let has_passkeys = factor.is_some_and(|factor| factor.party().is_some());
+    if !has_passkeys || routes.any_host {
+        return;
+    }
+    let (mfa, hosts) = (root.section("mfa"), &routes.hosts);
+    let origins: Vec<Origin> = mfa.get("origins").unwrap_or_default();
+    for origin in &origins {
+        let authority = origin.as_str().split("://").nth(1).unwrap_or_default();
+        let host = authority.split(':').next().unwrap_or(authority);
+        if !hosts.iter().any(|(served, _)| served.matches(host)) {
+            mfa.warn(
+                "origins",
+                format!("no route is for the host of `{origin}`"),
+                Some("add it to `hosts` of a blueprint, or take it out".into()),
+            );
+        }
+    }
 }
 
 /// Whether it is https, and its host is the name or below it. Browsers take http of this machine as well, but the gate's

@@ -56,6 +56,8 @@ pub struct Routes {
     pub limiters: LimiterBook,
     /// Every host that a blueprint names, with its place.
     pub hosts: Vec<(HostPattern, At)>,
+    /// Whether a blueprint names no host, and so serves any.
+    pub any_host: bool,
 }
 
 struct Compiler<'a> {
@@ -66,6 +68,7 @@ struct Compiler<'a> {
     origins: Vec<Origin>,
     routes: Vec<Arc<Route>>,
     hosts: Vec<(HostPattern, At)>,
+    any_host: bool,
     /// Blueprints that keep closed what they do not state; entered last, so that any stated route goes before.
     closed: Vec<Group>,
 }
@@ -87,6 +90,7 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
         origins: Vec::new(),
         routes: Vec::new(),
         hosts: Vec::new(),
+        any_host: false,
         closed: Vec::new(),
     };
     let defaults = Level::new(&root.section("defaults"), None);
@@ -114,6 +118,7 @@ pub fn compile(root: &Reader<'_>, parts: &Parts<'_>) -> Routes {
         unrouted,
         limiters: compiler.limiters,
         hosts: compiler.hosts,
+        any_host: compiler.any_host,
     }
 }
 
@@ -388,6 +393,7 @@ impl Compiler<'_> {
 
     fn blueprint_hosts(&mut self, blueprint: &Reader<'_>) -> Vec<HostPattern> {
         let Some((texts, at)) = blueprint.get_at::<OneOrMany<String>>("hosts") else {
+            self.any_host = true;
             return Vec::new();
         };
         let mut hosts = Vec::new();

@@ -6,8 +6,9 @@ use serde_json::json;
 use crate::harness::authenticator::{Authenticator, VERIFIED};
 use crate::harness::eventually::eventually;
 use crate::harness::gate::Running;
+use crate::harness::proxy::portcullis;
 use crate::harness::python::{python, run_json};
-use crate::harness::second_factor::{App, Browser, OPENS, SENDS, Scene, Words};
+use crate::harness::second_factor::{App, Browser, KEY, OPENS, OTHER_KEY, SENDS, Scene, Words};
 use crate::harness::{Origin, Response};
 
 const ORIGIN: &str = "https://app.example";
@@ -953,6 +954,28 @@ fn b34_whoever_lost_a_passkey_is_invited_to_another_one() {
     let form = format!("invitation={code}");
     let answer = later.sends(&scene.gate, (&address, &form), &SENDS);
     expect_reason(&answer, 403, "That invitation does not count");
+}
+
+#[test]
+fn check_tells_of_origins_that_no_route_is_for() {
+    let words = Words {
+        mfa: "rp_id = \"app.example\"\norigins = [\"https://app.example\", \"https://typo.app.example:8443\"]",
+        ..PASSKEYS
+    };
+    let scene = Scene::with(&words);
+    let output = portcullis()
+        .args(["check", "-c"])
+        .arg(scene.gate.directory.path().join("gate.toml"))
+        .env("KEY", KEY)
+        .env("OTHER_KEY", OTHER_KEY)
+        .output()
+        .expect("the built program starts");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        talk.contains("no route is for the host of `https://typo.app.example:8443`"),
+        "{talk}"
+    );
+    assert!(!talk.contains("of `https://app.example`"), "{talk}");
 }
 
 #[test]
