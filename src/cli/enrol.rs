@@ -163,15 +163,21 @@ fn invite(
     Ok(code)
 }
 
-/// Makes the folder, for its owner alone.
+/// Makes the folder, for its owner alone. In one of another user the gate could not read what is written.
 fn prepare(folder: &Path) -> anyhow::Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    let owner = |folder: &Path| std::fs::metadata(folder).map(|about| about.uid());
+    if user == 0 && owner(folder).is_err() {
+        eprintln!(
+            "warning: the folder `{}` is made for root alone: the gate must run as root to read it",
+            folder.display()
+        );
+    }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-    let owner = std::fs::metadata(folder).map(|about| about.uid());
-    let user = rustix::process::geteuid().as_raw();
-    if owner.is_ok_and(|owner| owner != user) {
-        eprintln!(
-            "warning: the folder `{}` is another user's: run this as the user that the gate runs as",
+    if owner(folder).is_ok_and(|owner| owner != user) {
+        bail!(
+            "the folder `{}` is another user's\nhint: run this as its owner, which is the user that the gate runs as",
             folder.display()
         );
     }

@@ -10,8 +10,8 @@
 mod invitation;
 mod passkeys;
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -207,22 +207,17 @@ impl Accounts {
     }
 
     /// Waits until nobody else, in this process or another one, is about to write an account; `None` where there is no folder.
+    /// The folder itself is locked: a file for that could be made by a user whose files the gate cannot open.
     ///
     /// # Errors
     /// [`AccountError::Unwritten`]
     pub fn hold(&self) -> Result<Option<Held>, AccountError> {
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.folder.join("lock"));
-        let file = match opened {
+        let folder = match File::open(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(AccountError::Unwritten)?,
         };
-        file.lock().map_err(AccountError::Unwritten)?;
-        Ok(Some(Held(file)))
+        folder.lock().map_err(AccountError::Unwritten)?;
+        Ok(Some(Held(folder)))
     }
 
     /// The account of an owner; `None` where nobody made one. It reads a file.

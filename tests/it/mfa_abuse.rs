@@ -324,15 +324,20 @@ fn run_tells_of_a_folder_in_which_nobody_could_enrol() {
 }
 
 #[test]
-fn enrol_tells_of_a_folder_that_is_another_user_s() {
+fn enrol_writes_nothing_into_a_folder_of_another_user() {
     let scene = Scene::new();
     let other = of_another(scene.accounts.path());
     let file = scene.gate.directory.path().join("gate.toml");
     let text = std::fs::read_to_string(&file).expect("the file");
     let own = scene.accounts.path().display().to_string();
     std::fs::write(&file, text.replace(&own, &other.display().to_string())).expect("our file");
-    // Whether it can write there all the same is a matter of who runs the tests.
+    // Root could write there, and the gate could not read it.
+    let before = std::fs::read_dir(other).expect("a folder").count();
     let output = scene.try_enrol(&["--issuer", "corp", "alice"]);
     let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{talk}");
     assert!(talk.contains("is another user's"), "{talk}");
+    assert!(output.stdout.is_empty(), "no secret is told");
+    let after = std::fs::read_dir(other).expect("a folder").count();
+    assert_eq!(after, before);
 }
