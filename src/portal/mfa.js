@@ -1,5 +1,5 @@
-// Speaks with authenticators for the forms of these pages (Web Authentication Level 3 §5.1): a form says what to ask, is filled
-// with the answer, and sent.
+// Sends each form once, and speaks with authenticators for those of passkeys (Web Authentication Level 3 §5.1): such a form says
+// what to ask, is filled with the answer, and sent.
 "use strict";
 
 (() => {
@@ -45,6 +45,16 @@
   };
 
   const ceremonies = { prove, make };
+
+  // Of a form that is sent twice browsers throw the first answer away, and the session's new name with it.
+  for (const form of document.querySelectorAll("form:not([data-passkey])")) {
+    form.addEventListener("submit", (event) => {
+      if (form.dataset.sent) event.preventDefault();
+      form.dataset.sent = "yes";
+    });
+    // Whoever comes back to the page may send it again.
+    window.addEventListener("pageshow", () => delete form.dataset.sent);
+  }
 
   const forms = document.querySelectorAll("form[data-passkey]");
   if (!window.PublicKeyCredential) {

@@ -212,6 +212,7 @@ impl Html {
         self.raw("<form method=\"post\" action=\"");
         self.action(page, asked);
         self.raw("\">\n");
+        self.has_script = true;
     }
 
     fn action(&mut self, page: &'static str, asked: &Asked<'_>) {
@@ -350,6 +351,7 @@ mod tests {
             Some(WRONG),
         );
         let page = std::str::from_utf8(&page).unwrap();
+        let page = page.replace("<script src=\"/.portcullis/mfa.js\"></script>", "");
         for evil in ["<script", "<img", "\u{202e}", "\u{0}"] {
             assert!(!page.contains(evil), "{page}");
         }
@@ -376,8 +378,10 @@ mod tests {
         ] {
             assert!(plain.contains(wanted), "{wanted}\n{plain}");
         }
+        let own = "<script src=\"/.portcullis/mfa.js\"></script>";
+        assert!(plain.contains(own), "a form goes once");
         for never in ["style=", "<script", " onclick", "role=\"alert\""] {
-            assert!(!plain.contains(never), "{never}");
+            assert!(!plain.replace(own, "").contains(never), "{never}");
         }
         let again = code_form(&asked, Some(WRONG));
         let again = std::str::from_utf8(&again).unwrap();
@@ -418,16 +422,5 @@ mod tests {
             assert!(page.contains("&lt;script&gt;&quot;&#39;&amp;"), "{page}");
             assert!(page.ends_with("</html>\n"));
         }
-    }
-
-    #[test]
-    fn a_page_without_passkeys_has_no_script() {
-        let asked = Asked {
-            subject: "alice",
-            sealed: "abc",
-            wants_passkey: false,
-        };
-        let page = code_form(&asked, None);
-        assert!(!std::str::from_utf8(&page).unwrap().contains("<script"));
     }
 }

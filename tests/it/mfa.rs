@@ -876,6 +876,7 @@ fn b33_a_person_with_a_browser_shows_the_factor() {
     assert_eq!(asked["focus"], "code", "ready to type: {walk:#}");
     assert_ne!(asked["font"], "none", "the looks have come: {walk:#}");
     assert_eq!(walk["cookie"], "", "no script reads it");
+    assert_eq!(walk["sent"], 1, "a form that is sent twice goes once");
     let complaints = walk["complaints"].to_string();
     assert!(
         !complaints.contains("Content Security Policy"),
