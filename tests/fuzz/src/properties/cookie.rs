@@ -175,7 +175,9 @@ fn joins(text: &[u8]) {
             .collect()
     };
     let before = read(&headers);
-    for (name, _) in before.iter().filter(|(name, _)| !name.is_empty()) {
+    // A few of them: all would be a look at each for each.
+    let named = before.iter().filter(|(name, _)| !name.is_empty());
+    for (name, _) in named.take(3) {
         let mut others = headers.clone();
         remove(&mut others, name);
         let kept = before.iter().filter(|(other, _)| other != name).cloned();
