@@ -262,7 +262,7 @@ fn is_guess(outcome: Outcome, verdict: &Verdict) -> bool {
         && ![Verdict::Repeated, late].contains(verdict)
 }
 
-/// What stands for a step of an account that was used; and for one that was in this session.
+/// What stands for a step of an account that was used; and for one that was used under the caller's cookie.
 fn names_of(caller: &Caller, step: u64) -> (Sha256, Sha256) {
     let (account, step) = (name_of(&caller.owner), step.to_be_bytes());
     let here = sha256_of(&[b"session ", &account, &step, caller.session.expose()]);

@@ -169,7 +169,7 @@ impl SessionCookie {
             .seal(&purpose_of_return(id), until, target.as_bytes())
     }
 
-    /// Where a browser is sent back to; `None` for whatever was not sealed for this session, or leads elsewhere.
+    /// Where a browser is sent back to; `None` for whatever was not sealed for the cookie's own id, or leads elsewhere.
     pub fn open_target(&self, id: &Id, sealed: &str, now: u64) -> Option<String> {
         let opened = self.seal.open(&purpose_of_return(id), sealed, now).ok()?;
         let target = String::from_utf8(opened.to_vec()).ok()?;
@@ -203,7 +203,7 @@ impl SessionCookie {
             .seal(&purpose_of_secret(id), until, secret.expose())
     }
 
-    /// The secret; `None` for whatever was not sealed for this session.
+    /// The secret; `None` for whatever was not sealed for the cookie's own id.
     pub fn open_secret(&self, id: &Id, sealed: &str, now: u64) -> Option<Secret> {
         let opened = self.seal.open(&purpose_of_secret(id), sealed, now).ok()?;
         Some(Secret::new(opened.to_vec()))
