@@ -337,7 +337,8 @@ fn by_factor(
             factor.session.touch(id, now);
             let proven = session.factor.as_ref().map(SignIn::by_factor);
             if proven.is_some_and(|proven| policy.shortfall(&proven, now).is_none()) {
-                let said = || "the gate's own factor was shown under the caller's cookie".to_owned();
+                let said =
+                    || "the gate's own factor was shown under the caller's cookie".to_owned();
                 exchange.note(Stage::Mfa, said);
                 return Ok(());
             }

@@ -61,11 +61,9 @@ impl Replays {
         (now, limit): (u64, usize),
     ) -> Seen {
         let (holder, name) = short(holder, name);
-        let mut memory = self.memory();
-        memory.forget(now);
-        if memory.names.contains(&name) {
+        let Some(mut memory) = self.without(&name, now) else {
             return Seen::Again;
-        }
+        };
         if memory.names.len() >= limit || memory.held_by(holder) >= share {
             return Seen::Full;
         }
@@ -82,11 +80,9 @@ impl Replays {
         (now, limit): (u64, usize),
     ) -> Seen {
         let (holder, name) = short(holder, name);
-        let mut memory = self.memory();
-        memory.forget(now);
-        if memory.names.contains(&name) {
+        let Some(mut memory) = self.without(&name, now) else {
             return Seen::Again;
-        }
+        };
         let gives_way = memory.held_by(holder) >= share;
         if memory.names.len() >= limit.saturating_add(usize::from(gives_way)) {
             return Seen::Full;
@@ -103,15 +99,20 @@ impl Replays {
     /// Whether a name is remembered at `now`. It is not taken in.
     pub fn has(&self, name: &Sha256, now: u64) -> bool {
         let (_, name) = short(&[0; 32], name);
-        let mut memory = self.memory();
-        memory.forget(now);
-        memory.names.contains(&name)
+        self.without(&name, now).is_none()
     }
 
     /// Forgets a name of this holder that was taken in until the Unix second `until`, as if it had not been seen.
     pub fn unsee(&self, holder: &Sha256, name: &Sha256, until: u64) {
         let (holder, name) = short(holder, name);
         self.memory().take_out((holder, name), until);
+    }
+
+    /// What is remembered at `now`; `None` where this name is.
+    fn without(&self, name: &Name, now: u64) -> Option<MutexGuard<'_, Memory>> {
+        let mut memory = self.memory();
+        memory.forget(now);
+        (!memory.names.contains(name)).then_some(memory)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -1,11 +1,13 @@
 //! Opens an HTTP/1.1 connection to an endpoint.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use super::{endpoint::Endpoint, error::UpstreamError, link::Link, prelude::Counted, stream};
+use super::{
+    endpoint::Endpoint, error::UpstreamError, heard::Heard, link::Link, prelude::Prelude, stream,
+};
 
 /// Largest response head that is read, in bytes; more is a broken answer.
 pub const RESPONSE_HEAD_BYTES: u32 = 64 * 1024;
@@ -16,7 +18,8 @@ pub const RESPONSE_HEAD_BYTES: u32 = 64 * 1024;
 /// [`UpstreamError::Connect`] or [`UpstreamError::ConnectTimeout`]; nothing was sent in either case.
 pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Link, UpstreamError> {
     let (stream, way) = stream::open(endpoint, limit).await?;
-    let (stream, prelude) = Counted::new(stream);
+    let prelude = Arc::<Prelude>::default();
+    let stream = Heard::new(stream, &prelude);
     let head = usize::try_from(RESPONSE_HEAD_BYTES).unwrap_or(usize::MAX);
     // hyper's own bound of 100 fields is kept: another one costs an allocation a response.
     let (sender, connection) = http1::Builder::new()

@@ -14,6 +14,7 @@ pub mod connect;
 pub mod endpoint;
 pub mod error;
 pub mod health;
+pub mod heard;
 pub mod link;
 pub mod outlier;
 pub mod pool;

@@ -6,17 +6,10 @@
 
 use std::{
     io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::stream::Stream;
+use super::heard::Listener;
 
 /// The most that may come before a head is taken, in bytes: more than twice what hyper reads ahead.
 const MOST: usize = 1 << 20;
@@ -55,69 +48,13 @@ impl Prelude {
     }
 }
 
-/// A stream whose reading is counted while a request waits.
-#[derive(Debug)]
-pub struct Counted {
-    stream: Stream,
-    prelude: Arc<Prelude>,
-}
-
-impl Counted {
-    /// The stream, with its count.
-    pub fn new(stream: Stream) -> (Self, Arc<Prelude>) {
-        let prelude = Arc::<Prelude>::default();
-        let counted = Self {
-            stream,
-            prelude: Arc::clone(&prelude),
-        };
-        (counted, prelude)
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let read = buf.filled().len().saturating_sub(before);
-        Poll::Ready(if self.prelude.takes(read) {
+impl Listener for Prelude {
+    fn hear(&self, came: &[u8]) -> io::Result<()> {
+        if self.takes(came.len()) {
             Ok(())
         } else {
             Err(io::Error::other("interim answers without end"))
-        })
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        }
     }
 }
 

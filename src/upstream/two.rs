@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
@@ -22,18 +22,15 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-    task::AbortHandle,
-};
+use tokio::{sync::Notify, task::AbortHandle};
 
 use super::{
     connect::RESPONSE_HEAD_BYTES,
     endpoint::{Address, Endpoint},
     error::UpstreamError,
+    heard::{Heard, Listener},
     link::Way,
-    stream::{self, Stream},
+    stream,
     upload::Upload,
 };
 use crate::wire::first_settings;
@@ -64,7 +61,7 @@ const LOCAL_RESETS: usize = 1024;
 /// Streams of the server's own that it may open and reset; it may open none.
 const PUSHED_RESETS: usize = 1;
 
-type Driver = Connection<TokioIo<Greeted>, Upload, Spawner>;
+type Driver = Connection<TokioIo<Heard<Greeting>>, Upload, Spawner>;
 
 /// An open connection.
 #[derive(Debug)]
@@ -132,10 +129,7 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Two, UpstreamError> {
     let limit = endpoint.rules.connect_timeout;
     let (stream, way) = stream::open(endpoint, limit).await?;
     let greeting = Arc::new(Greeting::default());
-    let stream = Greeted {
-        stream,
-        greeting: Arc::clone(&greeting),
-    };
+    let stream = Heard::new(stream, &greeting);
     let spawner = Spawner::default();
     let (sender, driver) = builder(spawner.clone())
         .handshake(TokioIo::new(stream))
@@ -213,9 +207,18 @@ struct Greeting {
     window: AtomicUsize,
 }
 
+impl Listener for Greeting {
+    fn hear(&self, came: &[u8]) -> io::Result<()> {
+        if !self.over.load(Ordering::Relaxed) {
+            self.note(came);
+        }
+        Ok(())
+    }
+}
+
 impl Greeting {
-    /// Takes note of what came.
-    fn hear(&self, bytes: &[u8]) {
+    /// Takes note of what came before it was over.
+    fn note(&self, bytes: &[u8]) {
         if !self.told.load(Ordering::Relaxed) {
             let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
             let room = GREETING_BYTES.saturating_sub(first.len());
@@ -240,59 +243,6 @@ impl Greeting {
         }
         self.over.store(true, Ordering::Relaxed);
         true
-    }
-}
-
-/// A stream that tells when bytes come, until the greeting is over.
-#[derive(Debug)]
-struct Greeted {
-    stream: Stream,
-    greeting: Arc<Greeting>,
-}
-
-impl AsyncRead for Greeted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_ready() && !self.greeting.over.load(Ordering::Relaxed) {
-            let came = buf.filled().get(before..).unwrap_or_default();
-            self.greeting.hear(came);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Greeted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 
@@ -325,17 +275,17 @@ mod tests {
     fn of_what_a_server_sends_first_one_frame_is_kept() {
         let greeting = Greeting::default();
         // A frame that never ends.
-        greeting.hear(&[0xff, 0xff, 0xff, 4, 0, 0, 0, 0, 0]);
+        greeting.note(&[0xff, 0xff, 0xff, 4, 0, 0, 0, 0, 0]);
         for _ in 0..100 {
-            greeting.hear(&[0; 1024]);
+            greeting.note(&[0; 1024]);
         }
         assert_eq!(greeting.first.lock().unwrap().len(), GREETING_BYTES);
         assert!(!greeting.told.load(Ordering::Relaxed));
         let greeting = Greeting::default();
-        greeting.hear(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4]);
-        greeting.hear(&[0, 0, 1, 0]);
+        greeting.note(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4]);
+        greeting.note(&[0, 0, 1, 0]);
         assert_eq!(greeting.window.load(Ordering::Relaxed), 256);
-        greeting.hear(&[7; 5000]);
+        greeting.note(&[7; 5000]);
         assert!(greeting.first.lock().unwrap().is_empty());
         assert_eq!(greeting.window.load(Ordering::Relaxed), 256);
     }

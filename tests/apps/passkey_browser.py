@@ -5,65 +5,16 @@ The authenticator is the virtual one of the DevTools protocol, all else is what 
 the page after each of the walks, and that of a browser without passkeys, and what the authenticator has counted.
 """
 
-import asyncio
 import json
-import os
-import re
-import sys
-import tempfile
 
-import websockets
-
-FLAGS = """
---headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update
---disable-sync --disable-dev-shm-usage --no-proxy-server --ignore-certificate-errors --remote-debugging-port=0
-""".split()
-
-
-class Page:
-    """A tab, by the DevTools protocol."""
-
-    def __init__(self, socket):
-        self.socket, self.number, self.session = socket, 0, None
-        self.loads = 0
-
-    async def call(self, method, **params):
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        await self.socket.send(json.dumps(message))
-        while True:
-            answer = json.loads(await self.socket.recv())
-            if answer.get("id") == self.number:
-                if "error" in answer:
-                    raise SystemExit(f"{method}: {answer['error']}")
-                return answer["result"]
-
-    async def ask(self, script):
-        """The value of a script in the page."""
-        answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        return answer["result"].get("value")
-
-    async def until(self, script):
-        """Waits until a script in the page is true; a page that is just being left has no answer."""
-        for _ in range(300):
-            if await self.ask(script):
-                return
-            await asyncio.sleep(0.1)
-        raise SystemExit(f"{script}: never; the page: {await self.ask('document.documentElement.outerHTML')}")
+import chromium
 
 
 async def open_page(socket, token):
     """A tab with cookies of its own, whose requests bring the token."""
-    page = Page(socket)
+    page = chromium.Page(socket)
     context = (await page.call("Target.createBrowserContext"))["browserContextId"]
-    target = (await page.call("Target.createTarget", url="about:blank", browserContextId=context))["targetId"]
-    session = await page.call("Target.attachToTarget", targetId=target, flatten=True)
-    page.session = session["sessionId"]
-    await page.call("Page.enable")
-    await page.call("Network.enable")
-    await page.call("Network.setExtraHTTPHeaders", headers={"Authorization": token})
+    await page.attach(token, browserContextId=context)
     await page.call("WebAuthn.enable")
     options = {"protocol": "ctap2", "transport": "internal", "hasUserVerification": True, "isUserVerified": True}
     options |= {"hasResidentKey": True, "automaticPresenceSimulation": True}
@@ -104,27 +55,4 @@ async def walk(socket, given):
     return {"without": without, "enrolled": enrolled, "shown": shown, "counters": [made["signCount"], used["signCount"]]}
 
 
-async def main(given):
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        browser = await asyncio.create_subprocess_exec(
-            "chromium", *FLAGS, f"--user-data-dir={profile}", "--host-resolver-rules=MAP app.example 127.0.0.1",
-            env=os.environ | {"HOME": profile}, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            address = None
-            while not address:
-                line = await asyncio.wait_for(browser.stderr.readline(), 60)
-                if not line:
-                    raise SystemExit("chromium ended")
-                address = re.search(rb"DevTools listening on (ws://\S+)", line)
-            drain = asyncio.create_task(browser.stderr.read())
-            async with websockets.connect(address[1].decode(), max_size=None) as socket:
-                print(json.dumps(await asyncio.wait_for(walk(socket, given), 90)))
-            drain.cancel()
-        finally:
-            if browser.returncode is None:
-                browser.kill()
-            await browser.wait()
-
-
-asyncio.run(main(json.loads(sys.argv[1])))
+chromium.run(walk)

@@ -9,7 +9,6 @@ use crate::harness::eventually::eventually_within;
 use crate::harness::gate::request;
 use crate::harness::openssl::Authority;
 use crate::harness::origin::answer;
-use crate::harness::python::{python, run_json};
 use crate::harness::second_factor::{App, Browser, KEY, OPENS, SENDS, Scene, Words};
 use crate::harness::{Client, Gate, Issuer, Mint, Origin, Response, TlsOptions};
 
@@ -850,20 +849,7 @@ fn b33_a_person_with_a_browser_shows_the_factor() {
     });
     let accounts = tempfile::tempdir().expect("a temporary directory");
     let scene = Scene::before(origin, &Words::default(), accounts);
-    let app = scene.enrol("alice");
-    let port = scene.gate.proxy.https().port();
-    let walk = run_json(
-        python("mfa_browser.py").arg(
-            json!({
-                "url": format!("https://app.example:{port}/pay?to=bob"),
-                "token": scene.issuer.bearer_of(&Mint::new()),
-                "wrong": app.wrong_code(),
-                // The next one: the walk may take longer than what is left of this step.
-                "right": app.code(1),
-            })
-            .to_string(),
-        ),
-    );
+    let walk = scene.walk("/pay?to=bob");
     for (page, path) in [
         ("asked", "/.portcullis/mfa"),
         ("refused", "/.portcullis/mfa"),

@@ -5,14 +5,11 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::harness::eventually::{eventually, eventually_pause};
 use crate::harness::gate::PUBLIC;
 use crate::harness::origin::answer;
-use crate::harness::python::{python, run_json};
 use crate::harness::second_factor::{App, Browser, KEY, OPENS, SENDS, Scene, Words};
-use crate::harness::{Gate, Mint, Origin, Response};
+use crate::harness::{Gate, Origin, Response};
 
 /// What a script of the page says.
 const FETCHES: [(&str, &str); 4] = [
@@ -252,19 +249,7 @@ fn b33_the_backend_may_send_a_browser_on_to_another_origin_after_the_form() {
     let origin = Origin::serve(move |_| answer(302, &[("Location", &place)], ""));
     let accounts = tempfile::tempdir().expect("a temporary directory");
     let scene = Scene::before(origin, &Words::default(), accounts);
-    let app = scene.enrol("alice");
-    let port = scene.gate.proxy.https().port();
-    let walk = run_json(
-        python("mfa_browser.py").arg(
-            json!({
-                "url": format!("https://app.example:{port}/pay"),
-                "token": scene.issuer.bearer_of(&Mint::new()),
-                "wrong": app.wrong_code(),
-                "right": app.code(1),
-            })
-            .to_string(),
-        ),
-    );
+    let walk = scene.walk("/pay");
     assert_eq!(walk["paid"]["path"], "/there", "{walk:#}");
     let complaints = walk["complaints"].to_string();
     assert!(!complaints.contains("form-action"), "{complaints}");

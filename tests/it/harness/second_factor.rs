@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Output;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::gate::{Gate, Running, request};
@@ -10,7 +11,7 @@ use super::issuer::{Issuer, Mint};
 use super::message::Response;
 use super::origin::Origin;
 use super::proxy::portcullis;
-use super::python::{python, run};
+use super::python::{python, run, run_json};
 
 /// What a browser says when it opens a page from its address bar.
 pub const OPENS: [(&str, &str); 4] = [
@@ -142,6 +143,20 @@ impl Scene {
         let answer = browser.types(&self.gate, &page, &code);
         answer.expect(303);
         browser
+    }
+
+    /// What a person with Chromium sees who opens this, types a wrong code of alice's app and then the right one.
+    pub fn walk(&self, target: &str) -> Value {
+        let app = self.enrol("alice");
+        let port = self.gate.proxy.https().port();
+        let given = json!({
+            "url": format!("https://app.example:{port}{target}"),
+            "token": self.issuer.bearer_of(&Mint::new()),
+            "wrong": app.wrong_code(),
+            // The next one: the walk may take longer than what is left of this step.
+            "right": app.code(1),
+        });
+        run_json(python("mfa_browser.py").arg(given.to_string()))
     }
 
     /// The files of all accounts.
