@@ -76,6 +76,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::{CONTENT_DIGEST, ContentDigest, DigestError, content_digest};
+    use crate::exchange::body_check::{BodyCheck, BodyError};
 
     /// The content of the examples of RFC 9530, with its line end.
     const CONTENT: &[u8] = b"{\"hello\": \"world\"}\n";
@@ -119,6 +120,16 @@ mod tests {
             !fits(&[other, SHA512], CONTENT),
             "all that is named must fit"
         );
+    }
+
+    #[test]
+    fn b41_what_may_only_be_empty_is_known_by_the_digest_of_nothing() {
+        let of_nothing = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
+        let could = |line, bytes| read(&[line]).unwrap().could_have(bytes);
+        assert_eq!(could(of_nothing, 0), Ok(()));
+        assert_eq!(could(of_nothing, 1), Err(BodyError::Invalid("digest")));
+        assert_eq!(could(SHA256, 0), Ok(()));
+        assert_eq!(could(SHA256, 1), Ok(()));
     }
 
     #[test]
